@@ -1,0 +1,115 @@
+//! What the process says of itself: the log on standard error, and the registry of metrics.
+//!
+//! The registry is made once and handed to whoever counts something; nothing here is global but
+//! the log, which `main` sets up once.
+
+use std::io::IsTerminal;
+
+use prometheus::{
+    Gauge, GaugeVec, IntGauge, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Sends the log to standard error from now on. `RUST_LOG` goes before the configured filter.
+pub fn log_to_stderr(config: &LogConfig) {
+    let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.filter));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_writer(std::io::stderr);
+    match config.format {
+        LogFormat::Human => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// A registry that holds what concerns the process as a whole.
+pub fn registry() -> Registry {
+    let registry = Registry::new();
+    let build =
+        GaugeVec::new(Opts::new("message_flow_build_info", "Always 1; which build runs."), &["version"]);
+    if let Ok(build) = build {
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        let _ = registry.register(Box::new(build));
+    }
+    if let Ok(process) = Process::new() {
+        let _ = registry.register(Box::new(process));
+    }
+    registry
+}
+
+/// The usual `process_*` metrics, read from `/proc` when asked for; absent where there is none.
+struct Process {
+    cpu: Gauge,
+    memory: IntGauge,
+    files: IntGauge,
+    threads: IntGauge,
+}
+
+impl Process {
+    fn new() -> prometheus::Result<Self> {
+        Ok(Self {
+            cpu: Gauge::new("process_cpu_seconds_total", "Processor time used, user and system.")?,
+            memory: IntGauge::new("process_resident_memory_bytes", "Memory held in RAM.")?,
+            files: IntGauge::new("process_open_fds", "Open file descriptors.")?,
+            threads: IntGauge::new("process_threads", "Threads.")?,
+        })
+    }
+
+    fn read(&self) -> Option<()> {
+        self.cpu.set(cpu_seconds(&std::fs::read_to_string("/proc/self/stat").ok()?)?);
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        self.memory.set(line(&status, "VmRSS:")? << 10);
+        self.threads.set(line(&status, "Threads:")?);
+        let files = std::fs::read_dir("/proc/self/fd").ok()?.count();
+        self.files.set(i64::try_from(files).ok()?);
+        Some(())
+    }
+
+    fn parts(&self) -> [&dyn Collector; 4] {
+        [&self.cpu, &self.memory, &self.files, &self.threads]
+    }
+}
+
+impl Collector for Process {
+    fn desc(&self) -> Vec<&Desc> {
+        self.parts().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        match self.read() {
+            Some(()) => self.parts().into_iter().flat_map(Collector::collect).collect(),
+            None => Vec::new(),
+        }
+    }
+}
+
+/// Fields 14 and 15 of `/proc/self/stat`, in ticks of which the kernel shows 100 a second. The
+/// second field is the command in parentheses and may contain anything, so counting starts after it.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(14 - 3);
+    let ticks: f64 = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
+    Some(ticks / 100.0)
+}
+
+/// The number in a line of `/proc/self/status`.
+fn line(status: &str, name: &str) -> Option<i64> {
+    status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_the_process_uses() {
+        let found = registry().gather();
+        let names: Vec<&str> = found.iter().map(MetricFamily::name).collect();
+        assert!(names.contains(&"message_flow_build_info"), "{names:?}");
+        let memory = found.iter().find(|family| family.name() == "process_resident_memory_bytes").unwrap();
+        assert!(memory.get_metric()[0].get_gauge().get_value() > 1e6);
+    }
+}
