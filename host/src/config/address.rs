@@ -1,0 +1,148 @@
+//! Addresses as people write them: where to listen, whom to trust, whom to ask.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
+
+use super::Grant;
+
+/// A network, written `10.0.0.0/8`, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    network: IpAddr,
+    prefix: u8,
+}
+
+/// Why a text is not a [`Cidr`].
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a network: write an address such as 10.1.2.3 or a network such as 10.0.0.0/8")]
+pub struct InvalidCidr(String);
+
+impl Cidr {
+    /// Whether this address is in it. An IPv4 address written as IPv6 counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.network, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                (network.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(self.prefix)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                (network.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(self.prefix)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = InvalidCidr;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCidr> {
+        let invalid = || InvalidCidr(text.chars().take(100).collect());
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
+        let network: IpAddr = address.parse().map_err(|_| invalid())?;
+        let longest = if network.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Ok(longest), |prefix| prefix.parse::<u8>().map_err(|_| invalid()))?;
+        if prefix > longest {
+            return Err(invalid());
+        }
+        Ok(Self { network, prefix })
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+/// An address to listen on; `localhost` is 127.0.0.1.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let address = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    address.as_deref().unwrap_or(text).parse().map_err(|_| {
+        let port = text.strip_prefix(':').or(Some(text)).filter(|port| port.parse::<u16>().is_ok());
+        let port = port.unwrap_or("8080");
+        format!(
+            "`{text}` is not an address to listen on: write 127.0.0.1:{port} for this machine only, 0.0.0.0:{port} for all"
+        )
+    })
+}
+
+/// Why a text is not a [`Grant`].
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a grant: write \"etcd\", \"http:HOST\", \"http:HOST:PORT\" or \"env:NAME\"")]
+pub struct InvalidGrant(String);
+
+impl FromStr for Grant {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        let grant = match text.split_once(':') {
+            None if text == "etcd" => Some(Self::Etcd),
+            Some(("http", host)) if is_host(host) => Some(Self::Http(host.to_ascii_lowercase())),
+            Some(("env", name)) if is_variable(name) => Some(Self::Env(name.to_owned())),
+            _ => None,
+        };
+        grant.ok_or_else(|| InvalidGrant(text.chars().take(200).collect()))
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let authority: Option<http::uri::Authority> = name.parse().ok();
+    text == "*"
+        || authority.is_some_and(|authority| !name.contains(['@', '*', '/']) && !authority.host().is_empty())
+}
+
+fn is_variable(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_contain_their_addresses() {
+        for (network, address, expect) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.4", false),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "::1", false),
+            ("fd00::/8", "fd12::1", true),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+        ] {
+            let cidr: Cidr = network.parse().unwrap();
+            assert_eq!(cidr.contains(address.parse().unwrap()), expect, "{network} {address}");
+        }
+        for text in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "localhost"] {
+            assert!(text.parse::<Cidr>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn listens_on_addresses_and_localhost() {
+        assert_eq!(listen("localhost:80"), listen("127.0.0.1:80"));
+        assert!(listen("[::1]:80").is_ok());
+        for text in [":8080", "8080", "example.com:80", "127.0.0.1", "127.0.0.1:99999", ""] {
+            assert!(listen(text).is_err(), "{text}");
+        }
+        assert!(listen(":9000").unwrap_err().contains("127.0.0.1:9000"));
+    }
+
+    #[test]
+    fn grants_read_and_print_alike() {
+        for text in
+            ["etcd", "http:geo.internal", "http:10.0.0.1:8080", "http:*.example.com", "http:*", "env:HOME"]
+        {
+            assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
+        }
+        for text in ["", "http", "http:", "http:a/b", "http:*a", "env:", "env:A=B", "disk", "etcd:1"] {
+            assert!(text.parse::<Grant>().is_err(), "{text}");
+        }
+    }
+}
