@@ -1,0 +1,165 @@
+//! The plugin host: WebAssembly components that decide about messages.
+//!
+//! Only this module names wasmtime. To its callers a plugin is a [`Generation`]: an immutable,
+//! loaded build that can be asked for a decision about a [`Message`], and [`PluginSet`] is what is
+//! loaded now. A message takes the set that is current when it begins and keeps it to its end.
+//!
+//! From file to decision: `directory` looks, `reconcile` decides what to load, `component`
+//! makes a component of the bytes and checks what it asks for, `cache` compiles it or finds it
+//! compiled, `instance` and `pool` run it, `link` is what it can call.
+
+mod builtin;
+mod cache;
+pub mod call;
+pub mod capability;
+mod component;
+mod directory;
+mod engine;
+pub mod etcd;
+pub mod generation;
+mod guest;
+mod instance;
+mod link;
+mod load;
+pub mod message;
+mod pool;
+mod published;
+mod reconcile;
+pub mod settings;
+pub mod state;
+mod stats;
+pub mod table;
+mod types;
+mod usage;
+mod wasi;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+pub use call::{CallError, Cause};
+pub use engine::MAX_MEMORY;
+pub use generation::{Decision, Generation, Kind, OnError, Rejection, Verdict};
+pub use message::{Body, Message};
+pub use published::{PluginState, PluginStatus};
+pub use settings::Settings;
+
+use published::Published;
+use reconcile::{Reconciler, Wake};
+use watch::Watch;
+
+/// Every plugin that is loaded now, by name; immutable.
+#[derive(Default)]
+pub struct PluginSet {
+    /// The active generation of each.
+    pub by_name: HashMap<Arc<str>, Arc<Generation>>,
+}
+
+/// Where plugins come from and what they may.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory of dropped files; need not exist.
+    pub directory: PathBuf,
+    /// Where compiled code and durable state are kept.
+    pub data: PathBuf,
+    /// How often the directory is looked at without a hint.
+    pub interval: Duration,
+    /// `[plugin.NAME]`, by name.
+    pub settings: BTreeMap<String, Settings>,
+    /// Where background tasks of capabilities live.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// The plugin host.
+pub struct Plugins {
+    published: Arc<Published>,
+    wakes: mpsc::SyncSender<Wake>,
+    loader: Arc<load::Loader>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Plugins {
+    fn drop(&mut self) {
+        let _ = self.wakes.send(Wake::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Plugins {
+    /// Loads what is there and from then on follows the directory. Blocks until the first look is
+    /// done: what is loaded then serves from the first message on.
+    pub fn start(options: Options, registry: &prometheus::Registry) -> anyhow::Result<Self> {
+        let published = Arc::new(Published::new());
+        let (wakes, receiver) = mpsc::sync_channel(64);
+        let watch = Watch::new(&options.directory, wakes.clone());
+        let loader = Arc::new(load::Loader::new(&options.data, registry, options.runtime)?);
+        let mut reconciler = Reconciler {
+            loader: Arc::clone(&loader),
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+            directory: options.directory,
+            interval: options.interval,
+            settings: options.settings,
+            published: Arc::clone(&published),
+            known: BTreeMap::new(),
+            files: directory::Files::new(),
+            watch,
+            next_number: 1,
+        };
+        let (ready, started) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("plugins".into()).spawn(move || {
+            reconciler.reconcile();
+            let _ = ready.send(());
+            reconciler.run(&receiver);
+        })?;
+        started.recv()?;
+        Ok(Self { published, wakes, loader, thread: Some(thread) })
+    }
+
+    /// What is loaded now.
+    pub fn current(&self) -> Arc<PluginSet> {
+        self.published.current()
+    }
+
+    /// Changes whenever [`Self::current`] does.
+    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    /// Every build that serves, drains or was refused.
+    pub fn status(&self) -> Vec<PluginStatus> {
+        self.published.status()
+    }
+
+    /// Applies other settings: plugins whose settings changed become new generations.
+    pub fn configure(&self, settings: BTreeMap<String, Settings>) {
+        let _ = self.wakes.send(Wake::Configure(settings));
+    }
+
+    /// Gives up what capabilities hold elsewhere, such as leases: the last thing before the end.
+    pub async fn drain(&self) {
+        self.loader.drain().await;
+    }
+
+    /// Looks at the directory now.
+    pub fn look(&self) {
+        let _ = self.wakes.try_send(Wake::Look);
+    }
+
+    /// Brings gauges up to date, for a scrape.
+    pub fn refresh_metrics(&self) {
+        for generation in self.published.generations() {
+            generation.stats.refresh();
+        }
+    }
+
+    /// How many builds were refused, and how many rolled back, since the start.
+    pub fn refusals_and_rollbacks(&self) -> (u64, u64) {
+        self.published.refusals_and_rollbacks()
+    }
+}

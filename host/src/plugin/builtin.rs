@@ -1,0 +1,28 @@
+//! The default plugins, built to WebAssembly with the host and embedded in it. A file in the
+//! plugins directory with the name of one takes its place.
+
+/// A default plugin.
+pub(super) struct Builtin {
+    pub(super) name: &'static str,
+    pub(super) bytes: &'static [u8],
+    /// What it is granted without being told.
+    pub(super) grant: &'static [&'static str],
+    /// What its configuration says where the operator's does not.
+    pub(super) config: &'static [(&'static str, &'static str)],
+}
+
+/// Every default plugin.
+pub(super) const ALL: [Builtin; 2] = [
+    Builtin {
+        name: "memory",
+        bytes: include_bytes!(concat!(env!("OUT_DIR"), "/message_flow_plugin_memory.wasm")),
+        grant: &[],
+        config: &[],
+    },
+    Builtin {
+        name: "etcd",
+        bytes: include_bytes!(concat!(env!("OUT_DIR"), "/message_flow_plugin_etcd.wasm")),
+        grant: &["etcd"],
+        config: &[("endpoints", "http://127.0.0.1:2379"), ("prefix", "/message-flow")],
+    },
+];

@@ -1,0 +1,74 @@
+//! Why a call to a plugin gave no answer.
+
+use std::{sync::Arc, time::Duration};
+
+use super::guest::Guest;
+use crate::units::{Size, Span};
+
+/// A call that gave no answer. Its text names the plugin, the function, the cause, and the limit
+/// where one was exceeded.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("plugin {plugin}: {function}: {cause}")]
+pub struct CallError {
+    /// The plugin's name.
+    pub plugin: Arc<str>,
+    /// The function that was called, or what else was tried.
+    pub function: &'static str,
+    /// What happened.
+    pub cause: Cause,
+}
+
+/// What became of a call without an answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The guest returned an error, in these words.
+    #[error("it returned an error: {0}")]
+    Said(Box<str>),
+    /// The guest gave an answer that makes no sense.
+    #[error("{0}")]
+    Nonsense(Box<str>),
+    /// A host function could not do what the guest asked of it.
+    #[error("{0}")]
+    Fault(Box<str>),
+    /// The guest trapped.
+    #[error("it trapped: {0}")]
+    Trap(Box<str>),
+    /// The limit `deadline`.
+    #[error("it took longer than its deadline of {}", Span(*.0))]
+    Deadline(Duration),
+    /// The limit `memory`.
+    #[error("it needs more than its memory limit of {}", Size(*.0))]
+    Memory(u64),
+    /// The limit `instances`.
+    #[error("all of its {0} instances were busy for the length of its deadline (the limit `instances`)")]
+    Instances(u32),
+    /// The limit of all plugins together.
+    #[error("there are as many instances of all plugins as this process allows")]
+    Pool,
+    /// It does not export the function.
+    #[error("it does not export this function")]
+    Missing,
+    /// Something in the host failed.
+    #[error("{0}")]
+    Host(Box<str>),
+}
+
+/// The function that was to be called is not exported.
+#[derive(Debug, thiserror::Error)]
+#[error("it does not export this function")]
+pub(super) struct MissingFunction;
+
+impl CallError {
+    /// Whether the instance that was called is as good as before.
+    pub(super) fn spares_instance(&self) -> bool {
+        matches!(self.cause, Cause::Said(_) | Cause::Nonsense(_) | Cause::Fault(_) | Cause::Missing)
+    }
+}
+
+impl Guest {
+    /// An error of this guest.
+    pub(super) fn error(&self, function: &'static str, cause: Cause) -> CallError {
+        CallError { plugin: Arc::clone(&self.plugin.name), function, cause }
+    }
+}

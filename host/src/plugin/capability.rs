@@ -1,0 +1,105 @@
+//! What a plugin may use besides the message at hand, and what it must be granted for.
+
+use std::sync::Arc;
+
+use super::{etcd::EtcdClient, state::StateStore};
+
+/// The host's side of the capabilities of one plugin.
+pub(super) struct Capabilities {
+    /// What it remembers.
+    pub(super) state: Arc<StateStore>,
+    /// Its cluster, if that is granted.
+    pub(super) etcd: Option<Arc<EtcdClient>>,
+}
+
+/// A grant as the operator writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// `etcd`: the cluster of the plugin's configuration.
+    Etcd,
+    /// `http:HOST` or `http:HOST:PORT`: outbound HTTP to that host; `http:*.HOST` to any below it;
+    /// `http:*` to any at all.
+    Http(String),
+    /// `env:NAME`: that variable of the router's environment.
+    Env(String),
+}
+
+/// Why a text is not a [`Grant`].
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a grant: write etcd, http:HOST, http:HOST:PORT, http:*.HOST, http:* or env:NAME")]
+pub struct InvalidGrant(String);
+
+impl std::str::FromStr for Grant {
+    type Err = InvalidGrant;
+
+    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
+        let invalid = || InvalidGrant(text.to_owned());
+        match text.split_once(':') {
+            None if text == "etcd" => Ok(Self::Etcd),
+            Some(("http", host)) if is_host(host) => Ok(Self::Http(host.to_ascii_lowercase())),
+            Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
+            _ => Err(invalid()),
+        }
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    let bare = text.strip_prefix("*.").unwrap_or(text);
+    text == "*"
+        || bare
+            .parse::<http::uri::Authority>()
+            .is_ok_and(|authority| !bare.contains('@') && !authority.host().is_empty())
+}
+
+impl Grant {
+    /// Whether this lets a plugin speak to `authority`, a `host` or `host:port`.
+    pub(super) fn allows_http(&self, authority: &http::uri::Authority, default_port: u16) -> bool {
+        let Self::Http(granted) = self else { return false };
+        let port = authority.port_u16().unwrap_or(default_port);
+        let (host, granted_port) = match granted.rsplit_once(':') {
+            Some((host, digits)) if digits.parse::<u16>().is_ok() => (host, digits.parse::<u16>().ok()),
+            _ => (granted.as_str(), None),
+        };
+        let asked = authority.host().to_ascii_lowercase();
+        let same_host = match host.strip_prefix("*.") {
+            Some(parent) => asked.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')),
+            None => host == "*" || asked == host,
+        };
+        same_host && granted_port.is_none_or(|granted| granted == port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_are_read_or_refused() {
+        for text in ["etcd", "http:geo.internal", "http:*.internal", "http:127.0.0.1:80", "env:HOME"] {
+            assert!(text.parse::<Grant>().is_ok(), "{text}");
+        }
+        for text in ["", "everything", "http:", "http://geo", "http:a b", "env:", "http:u@h"] {
+            assert!(text.parse::<Grant>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn http_is_granted_by_host_and_port() {
+        let cases = [
+            ("http:geo.internal", "geo.internal", true),
+            ("http:geo.internal", "GEO.internal:8080", true),
+            ("http:geo.internal:8080", "geo.internal", false),
+            ("http:geo.internal:80", "geo.internal", true),
+            ("http:*.internal", "a.geo.internal", true),
+            ("http:*.internal", "internal", false),
+            ("http:*.internal", "notinternal", false),
+            ("http:geo.internal", "geo.internal.evil.test", false),
+            ("http:*", "geo.internal", true),
+            ("etcd", "geo.internal", false),
+        ];
+        for (grant, authority, allowed) in cases {
+            let grant: Grant = grant.parse().unwrap();
+            assert_eq!(grant.allows_http(&authority.parse().unwrap(), 80), allowed, "{grant:?} {authority}");
+        }
+    }
+}

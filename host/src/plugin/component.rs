@@ -1,0 +1,212 @@
+//! From the bytes of a dropped file to a component: what it is, what it asks for, and whether it
+//! may have it.
+
+use wasmparser::{Encoding, Parser, Payload};
+use wasmtime::component::Component;
+
+use super::{Kind, Settings, capability::Grant, link::VERSION};
+
+/// The largest file that is looked at.
+pub(super) const MAX_FILE: u64 = 128 << 20;
+
+/// Why a file does not become a plugin. The reconciler names the plugin and the file.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("it has {0} bytes; a plugin has at most {MAX_FILE}")]
+    TooLarge(u64),
+    #[error("it is neither a WebAssembly component nor a core module: {0}")]
+    NotWasm(String),
+    #[error("it is a core module that cannot be made a component: {0}")]
+    NotComponent(String),
+    #[error("it cannot be compiled: {0}")]
+    NotCompiled(String),
+    #[error(
+        "it exports none of the interfaces that make a plugin: message-flow:plugin/registrar, \
+         routing-table, request-filter, response-filter or event-filter"
+    )]
+    NoKind,
+    #[error(
+        "it was built for message-flow:plugin {0}; this host speaks {VERSION} and what is compatible with it"
+    )]
+    Version(String),
+    #[error("it imports `{import}`, which is not granted; to grant it, write {line}")]
+    NotGranted { import: String, line: String },
+    #[error("it imports `{0}`, which this host does not provide")]
+    UnknownImport(String),
+}
+
+/// A component as its bytes, after a core module was made one.
+pub(super) fn componentize(file: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, Refusal> {
+    match encoding(file)? {
+        Encoding::Component => Ok(file.into()),
+        Encoding::Module => encode(file).map(Into::into),
+    }
+}
+
+fn encoding(file: &[u8]) -> Result<Encoding, Refusal> {
+    let not_wasm = |error: wasmparser::BinaryReaderError| Refusal::NotWasm(error.message().to_owned());
+    match Parser::new(0).parse_all(file).next() {
+        Some(Ok(Payload::Version { encoding, .. })) => Ok(encoding),
+        Some(Err(error)) => Err(not_wasm(error)),
+        Some(Ok(_)) | None => Err(Refusal::NotWasm("it is empty".into())),
+    }
+}
+
+/// Makes a core module a component. The encoder takes for granted that the module is valid, and may
+/// still panic on a `component-type` section that is not: anybody's file must not end this thread.
+fn encode(module: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let valid =
+        wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all()).validate_all(module);
+    valid.map_err(|error| Refusal::NotWasm(error.message().to_owned()))?;
+    std::panic::catch_unwind(|| encode_valid(module))
+        .unwrap_or_else(|_| Err(Refusal::NotComponent("its component-type section makes no sense".into())))
+}
+
+fn encode_valid(module: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let adapter = wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
+    let name = wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME;
+    let encoded = wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(module)
+        .and_then(|encoder| encoder.adapter(name, adapter))
+        .and_then(|mut encoder| encoder.encode());
+    encoded.map_err(|error| Refusal::NotComponent(format!("{error:#}")))
+}
+
+/// What a component is and asks for, read off its exports and imports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// What it exports, in the order of [`Kind`].
+    pub(super) kinds: Vec<Kind>,
+    /// The full export name of each interface of ours.
+    pub(super) exports: Vec<String>,
+    /// Whether it imports anything that waits.
+    pub(super) waits: bool,
+    /// Whether it reads bodies.
+    pub(super) reads_body: bool,
+    /// Whether it imports WASI.
+    pub(super) wasi: bool,
+    /// Every interface that it imports.
+    pub(super) imports: Vec<String>,
+}
+
+const OURS: &str = "message-flow:plugin/";
+
+/// Our interfaces that every plugin may import.
+const FREE: [&str; 13] = [
+    "types",
+    "body",
+    "request",
+    "request-body",
+    "response",
+    "response-body",
+    "event",
+    "candidates",
+    "log",
+    "config",
+    "state",
+    "clock",
+    "random",
+];
+
+/// WASI that is harmless in the form in which it is given.
+const FREE_WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:random/", "wasi:io/", "wasi:filesystem/"];
+
+/// WASI that answers at once, and so may be on the sync lane.
+const SYNC_WASI: [&str; 4] =
+    ["wasi:cli/environment", "wasi:cli/exit", "wasi:clocks/wall-clock", "wasi:random/"];
+
+impl Shape {
+    /// Reads a component's exports and imports.
+    pub(super) fn of(component: &Component) -> Result<Self, Refusal> {
+        let ty = component.component_type();
+        let engine = component.engine();
+        let imports: Vec<_> = ty.imports(engine).map(|(name, _)| name.to_owned()).collect();
+        let exports: Vec<_> = ty
+            .exports(engine)
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| name.starts_with(OURS))
+            .collect();
+        for name in imports.iter().chain(&exports) {
+            check_version(name)?;
+        }
+        let mut kinds: Vec<_> = exports.iter().filter_map(|name| kind(name)).collect();
+        kinds.sort_unstable();
+        if kinds.is_empty() {
+            return Err(Refusal::NoKind);
+        }
+        let reads_body =
+            imports.iter().any(|name| matches!(own(name), Some("request-body" | "response-body")));
+        let waits = imports.iter().any(|name| match own(name) {
+            Some(interface) => matches!(interface, "request-body" | "response-body" | "etcd"),
+            None => !SYNC_WASI.iter().any(|harmless| name.starts_with(harmless)),
+        });
+        let wasi = imports.iter().any(|name| name.starts_with("wasi:"));
+        Ok(Self { kinds, exports, waits, reads_body, wasi, imports })
+    }
+
+    /// Whether what it imports is granted to the plugin of this name.
+    pub(super) fn check_grants(&self, plugin: &str, settings: &Settings) -> Result<(), Refusal> {
+        let grants: Vec<Grant> = settings.grant.iter().filter_map(|grant| grant.parse().ok()).collect();
+        self.imports.iter().try_for_each(|import| check_grant(import, plugin, settings, &grants))
+    }
+
+    /// Whether it asks for an etcd cluster.
+    pub(super) fn imports_etcd(&self) -> bool {
+        self.imports.iter().any(|name| own(name) == Some("etcd"))
+    }
+
+    /// The name under which it exports an interface of ours.
+    pub(super) fn export(&self, interface: &str) -> Option<&str> {
+        self.exports.iter().find(|name| own(name) == Some(interface)).map(String::as_str)
+    }
+}
+
+/// `request` for `message-flow:plugin/request@0.1.0`.
+fn own(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix(OURS)?;
+    Some(rest.split('@').next().unwrap_or(rest))
+}
+
+fn kind(export: &str) -> Option<Kind> {
+    Some(match own(export)? {
+        "registrar" => Kind::Registrar,
+        "request-filter" => Kind::RequestFilter,
+        "response-filter" => Kind::ResponseFilter,
+        "event-filter" => Kind::EventFilter,
+        "routing-table" => Kind::RoutingTable,
+        _ => return None,
+    })
+}
+
+/// Before 1.0, versions are compatible that share the middle number.
+fn check_version(name: &str) -> Result<(), Refusal> {
+    let Some((_, version)) = name.strip_prefix(OURS).and_then(|rest| rest.split_once('@')) else {
+        return Ok(());
+    };
+    if version.starts_with("0.1.") { Ok(()) } else { Err(Refusal::Version(version.to_owned())) }
+}
+
+fn check_grant(import: &str, plugin: &str, settings: &Settings, grants: &[Grant]) -> Result<(), Refusal> {
+    let (granted, asked) = match own(import) {
+        Some("etcd") => (grants.contains(&Grant::Etcd), "etcd"),
+        Some(interface) if FREE.contains(&interface) => return Ok(()),
+        None if import.starts_with("wasi:http/") => {
+            (grants.iter().any(|grant| matches!(grant, Grant::Http(_))), "http:HOST")
+        }
+        None if FREE_WASI.iter().any(|free| import.starts_with(free)) => return Ok(()),
+        _ => return Err(Refusal::UnknownImport(import.to_owned())),
+    };
+    if granted {
+        return Ok(());
+    }
+    let all: Vec<_> = settings
+        .grant
+        .iter()
+        .map(String::as_str)
+        .chain([asked])
+        .map(|grant| format!("\"{grant}\""))
+        .collect();
+    let line = format!("`grant = [{}]` under [plugin.{plugin}]", all.join(", "));
+    Err(Refusal::NotGranted { import: import.to_owned(), line })
+}

@@ -1,0 +1,205 @@
+//! What a guest's store holds: the message at hand, the plugin that it belongs to, and the
+//! account of what the guest used.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use wasmtime::ResourceLimiter;
+
+use super::{Message, OnError, capability::Capabilities, settings::Settings, stats::Use, wasi::Wasi};
+
+/// What all instances of one generation share.
+pub(super) struct Plugin {
+    /// The file's stem.
+    pub(super) name: Arc<str>,
+    /// As configured.
+    pub(super) settings: Settings,
+    /// What it may use beyond the message.
+    pub(super) capabilities: Capabilities,
+    /// How long a call may take.
+    pub(super) deadline: Duration,
+    /// What its instances use together.
+    pub(super) use_of: Arc<Use>,
+}
+
+/// The data of one store. Between calls nothing of the last message is left in it.
+pub(super) struct Guest {
+    /// The message at hand, moved in for the time of a call.
+    pub(super) message: Message,
+    /// To whom it belongs.
+    pub(super) plugin: Arc<Plugin>,
+    /// The first thing that a host function could not do as told; fails the call once it returns.
+    pub(super) fault: Option<Box<str>>,
+    /// What to put back if the call fails and the message goes on; latest last.
+    undo: Vec<Undo>,
+    /// Log lines written during this call.
+    pub(super) lines: u32,
+    /// The last of them that was an error: it may explain a trap.
+    pub(super) last_error: Option<Box<str>>,
+    /// Linear memory and tables in use.
+    pub(super) memory: Memory,
+    /// What WASI needs, made when the guest first calls it.
+    pub(super) wasi: Option<Box<Wasi>>,
+    /// Its memory as last told to the account of its generation.
+    told: usize,
+}
+
+/// One change of a message, the other way round.
+enum Undo {
+    Request(HeaderName, Vec<HeaderValue>),
+    Response(HeaderName, Vec<HeaderValue>),
+    Uri(Uri),
+    Status(StatusCode),
+}
+
+/// Which of a message's two heads.
+#[derive(Clone, Copy)]
+pub(super) enum Head {
+    Request,
+    Response,
+}
+
+impl Guest {
+    pub(super) fn new(plugin: Arc<Plugin>) -> Self {
+        plugin.use_of.instances.fetch_add(1, Ordering::Relaxed);
+        let memory = Memory { used: 0, limit: plugin.settings.memory as usize, refused: false };
+        let message = Message::default();
+        Self {
+            message,
+            plugin,
+            fault: None,
+            undo: Vec::new(),
+            lines: 0,
+            last_error: None,
+            memory,
+            wasi: None,
+            told: 0,
+        }
+    }
+
+    /// Tells the account of its generation how much memory it uses.
+    pub(super) fn tell_memory(&mut self) {
+        if self.memory.used != self.told {
+            let more = self.memory.used as i64 - self.told as i64;
+            self.plugin.use_of.memory.fetch_add(more, Ordering::Relaxed);
+            self.told = self.memory.used;
+        }
+    }
+
+    /// Notes the first thing that went wrong in a host function.
+    pub(super) fn fail(&mut self, what: impl FnOnce() -> String) {
+        self.fault.get_or_insert_with(|| what().into());
+    }
+
+    /// The headers of a head; none for a response before there is one.
+    pub(super) fn headers(&self, head: Head) -> Option<&HeaderMap> {
+        match head {
+            Head::Request => Some(&self.message.headers),
+            Head::Response => self.message.response.as_ref().map(|response| &response.headers),
+        }
+    }
+
+    /// The headers of a head, to change this one of them.
+    pub(super) fn change(&mut self, head: Head, name: &HeaderName) -> Option<&mut HeaderMap> {
+        if self.undoes() {
+            let before = self.headers(head)?.get_all(name).iter().cloned().collect();
+            self.undo.push(match head {
+                Head::Request => Undo::Request(name.clone(), before),
+                Head::Response => Undo::Response(name.clone(), before),
+            });
+        }
+        match head {
+            Head::Request => Some(&mut self.message.headers),
+            Head::Response => self.message.response.as_mut().map(|response| &mut response.headers),
+        }
+    }
+
+    pub(super) fn set_uri(&mut self, uri: Uri) {
+        let before = std::mem::replace(&mut self.message.uri, uri);
+        if self.undoes() {
+            self.undo.push(Undo::Uri(before));
+        }
+    }
+
+    pub(super) fn set_status(&mut self, status: StatusCode) {
+        let Some(response) = &mut self.message.response else { return };
+        let before = std::mem::replace(&mut response.status, status);
+        if self.undoes() {
+            self.undo.push(Undo::Status(before));
+        }
+    }
+
+    fn undoes(&self) -> bool {
+        self.plugin.settings.on_error == Some(OnError::Open)
+    }
+
+    /// Forgets how to undo the call: it succeeded.
+    pub(super) fn keep_changes(&mut self) {
+        self.undo.clear();
+    }
+
+    /// Makes the message what it was before the call.
+    pub(super) fn undo_changes(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            match (undo, &mut self.message.response) {
+                (Undo::Request(name, values), _) => restore(&mut self.message.headers, name, values),
+                (Undo::Uri(uri), _) => self.message.uri = uri,
+                (Undo::Response(name, values), Some(head)) => restore(&mut head.headers, name, values),
+                (Undo::Status(status), Some(head)) => head.status = status,
+                (Undo::Response(..) | Undo::Status(_), None) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.plugin.use_of.instances.fetch_sub(1, Ordering::Relaxed);
+        self.plugin.use_of.memory.fetch_sub(self.told as i64, Ordering::Relaxed);
+    }
+}
+
+fn restore(headers: &mut HeaderMap, name: HeaderName, values: Vec<HeaderValue>) {
+    headers.remove(&name);
+    for value in values {
+        headers.append(name.clone(), value);
+    }
+}
+
+/// Bounds the linear memory of a store, and remembers whether the bound was felt.
+pub(super) struct Memory {
+    /// Bytes in all linear memories of the store.
+    pub(super) used: usize,
+    limit: usize,
+    /// A growth was refused since this was last cleared.
+    pub(super) refused: bool,
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool, wasmtime::Error> {
+        let used = self.used + (desired - current);
+        if used > self.limit {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.used = used;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool, wasmtime::Error> {
+        Ok(desired <= 40_000)
+    }
+}

@@ -1,0 +1,218 @@
+//! One running copy of a component: its store and the functions that it exports.
+//!
+//! A trap, a missed deadline or a dropped future poisons a store and everything in it, so whoever
+//! calls an instance keeps it only if [`CallError::spares_instance`] says so.
+
+use std::{sync::Arc, time::Duration};
+
+use wasmtime::{
+    Store, Trap,
+    component::{
+        Component, ComponentExportIndex, ComponentNamedList, Instance as Exports, Lift, Linker, Lower,
+        TypedFunc,
+    },
+};
+
+use super::{
+    CallError, Message,
+    call::{Cause, MissingFunction},
+    component::Shape,
+    engine::TICK,
+    guest::{Guest, Plugin},
+    table::TableFunctions,
+    types::{Decision, Verdict},
+};
+
+type Function<R> = Option<TypedFunc<(), (R,)>>;
+
+/// What a component exports, as far as we know it.
+pub(super) struct Functions {
+    pub(super) resolve: Function<Result<Decision, String>>,
+    pub(super) on_request: Function<Result<Verdict, String>>,
+    pub(super) on_response: Function<Result<(), String>>,
+    pub(super) start: Function<Result<(), String>>,
+    pub(super) table: Option<TableFunctions>,
+}
+
+/// A store with one instantiated component in it. On the async lane its deadline is kept outside
+/// of it, and the epoch only makes a guest that computes give way.
+pub(super) struct Instance {
+    pub(super) store: Store<Guest>,
+    pub(super) functions: Functions,
+}
+
+/// What is needed to make instances of one build.
+pub(super) struct Template {
+    pub(super) component: Component,
+    pub(super) shape: Shape,
+    pub(super) linker: Arc<Linker<Guest>>,
+    pub(super) plugin: Arc<Plugin>,
+}
+
+impl Template {
+    /// Makes an instance on the sync lane.
+    pub(super) fn instantiate(&self) -> Result<Instance, CallError> {
+        let mut store = self.store();
+        let exports = self.linker.instantiate(&mut store, &self.component);
+        self.finish(store, exports)
+    }
+
+    /// Makes an instance on the async lane.
+    pub(super) async fn instantiate_async(&self) -> Result<Instance, CallError> {
+        let mut store = self.store();
+        store.epoch_deadline_async_yield_and_update(1);
+        let exports = self.linker.instantiate_async(&mut store, &self.component).await;
+        self.finish(store, exports)
+    }
+
+    /// An error of this build.
+    pub(super) fn error(&self, function: &'static str, cause: Cause) -> CallError {
+        CallError { plugin: Arc::clone(&self.plugin.name), function, cause }
+    }
+
+    fn store(&self) -> Store<Guest> {
+        let mut store = Store::new(self.component.engine(), Guest::new(Arc::clone(&self.plugin)));
+        store.limiter(|guest| &mut guest.memory);
+        store.set_epoch_deadline(ticks(self.plugin.deadline));
+        store
+    }
+
+    fn finish(
+        &self,
+        mut store: Store<Guest>,
+        exports: Result<Exports, wasmtime::Error>,
+    ) -> Result<Instance, CallError> {
+        let functions = exports.and_then(|exports| self.functions(&mut store, exports));
+        match functions {
+            Ok(functions) => Ok(Instance { store, functions }),
+            Err(error) => Err(failure(store.data_mut(), "instantiate", &error)),
+        }
+    }
+
+    fn functions(&self, store: &mut Store<Guest>, exports: Exports) -> Result<Functions, wasmtime::Error> {
+        let mut lookup = Lookup { store, exports, shape: &self.shape };
+        Ok(Functions {
+            resolve: lookup.function("registrar", "resolve")?,
+            on_request: lookup.function("request-filter", "on-request")?,
+            on_response: lookup.function("response-filter", "on-response")?,
+            start: lookup.function("lifecycle", "start")?,
+            table: TableFunctions::find(&mut lookup)?,
+        })
+    }
+}
+
+/// Finds exported functions by interface and name.
+pub(super) struct Lookup<'a> {
+    store: &'a mut Store<Guest>,
+    exports: Exports,
+    shape: &'a Shape,
+}
+
+impl Lookup<'_> {
+    /// None if the interface is not exported.
+    pub(super) fn function<P, R>(
+        &mut self,
+        interface: &str,
+        function: &str,
+    ) -> Result<Option<TypedFunc<P, R>>, wasmtime::Error>
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift,
+    {
+        let Some(name) = self.shape.export(interface) else { return Ok(None) };
+        let missing = || wasmtime::Error::msg(format!("`{name}` has no function `{function}`"));
+        let interface = self.exports.get_export_index(&mut *self.store, None, name).ok_or_else(missing)?;
+        let index: ComponentExportIndex = self
+            .exports
+            .get_export_index(&mut *self.store, Some(&interface), function)
+            .ok_or_else(missing)?;
+        let typed = self.exports.get_typed_func(&mut *self.store, index);
+        typed.map(Some).map_err(|error| error.context(format!("`{name}`: `{function}` has another type")))
+    }
+}
+
+impl Instance {
+    /// Puts the message in the guest's hands and starts the clock.
+    #[inline]
+    pub(super) fn begin(&mut self, message: &mut Message, deadline: Duration) {
+        std::mem::swap(&mut self.store.data_mut().message, message);
+        self.store.set_epoch_deadline(ticks(deadline));
+    }
+
+    /// Takes the message back, and says what became of the call.
+    #[inline]
+    pub(super) fn end<R: Answer>(
+        &mut self,
+        message: &mut Message,
+        function: &'static str,
+        result: Result<R, wasmtime::Error>,
+    ) -> Result<R, CallError> {
+        let guest = self.store.data_mut();
+        let result = match (result, guest.fault.take()) {
+            (Ok(value), None) => Ok(value),
+            (Ok(_), Some(fault)) => Err(guest.error(function, Cause::Fault(fault))),
+            (Err(error), _) => Err(failure(guest, function, &error)),
+        };
+        match &result {
+            Ok(answer) if !answer.is_error() => guest.keep_changes(),
+            Ok(_) | Err(_) => guest.undo_changes(),
+        }
+        (guest.lines, guest.last_error) = (0, None);
+        guest.tell_memory();
+        std::mem::swap(&mut guest.message, message);
+        result
+    }
+}
+
+/// What an exported function returns: every one of ours returns a result.
+pub(super) trait Answer: ComponentNamedList + Lift + Send + Sync + 'static {
+    /// Whether the guest says that it failed.
+    fn is_error(&self) -> bool;
+}
+
+impl<T, E> Answer for (Result<T, E>,)
+where
+    (Result<T, E>,): ComponentNamedList + Lift + Send + Sync + 'static,
+{
+    fn is_error(&self) -> bool {
+        self.0.is_err()
+    }
+}
+
+/// Deadlines in ticks of the engine: rounded up, and one more for the tick that is under way.
+pub(super) fn ticks(deadline: Duration) -> u64 {
+    u64::try_from(deadline.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX - 1) + 1
+}
+
+fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -> CallError {
+    let memory_refused = std::mem::take(&mut guest.memory.refused);
+    let cause = match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Cause::Deadline(guest.plugin.deadline),
+        _ if memory_refused => Cause::Memory(guest.plugin.settings.memory),
+        Some(trap) => Cause::Trap(describe(trap, error, guest.last_error.as_deref())),
+        None if error.is::<MissingFunction>() => Cause::Missing,
+        None if error.is::<wasmtime::PoolConcurrencyLimitError>() => Cause::Pool,
+        None => Cause::Host(format!("{error:#}").into()),
+    };
+    guest.error(function, cause)
+}
+
+/// What the guest logged as an error just before, else the trap and the functions of the guest in
+/// which it happened, innermost first.
+fn describe(trap: &Trap, error: &wasmtime::Error, said: Option<&str>) -> Box<str> {
+    let trap = trap.to_string();
+    let trap = trap.strip_prefix("wasm trap: ").unwrap_or(&trap);
+    if let Some(said) = said {
+        return format!("{trap}; it last logged: {said}").into();
+    }
+    let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map(|backtrace| backtrace.frames());
+    let names = frames.unwrap_or_default().iter().filter_map(|frame| frame.func_name());
+    let names = names.map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+    let names: Vec<_> = names.filter(|name| !is_of_panicking(name)).take(3).collect();
+    if names.is_empty() { trap.into() } else { format!("{trap} in {}", names.join(", called by ")).into() }
+}
+
+/// Between a panic and its trap lie functions of the language that say nothing about it.
+fn is_of_panicking(name: &str) -> bool {
+    ["panic", "__rust", "abort", "unwind"].iter().any(|part| name.contains(part))
+}

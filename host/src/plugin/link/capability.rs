@@ -1,0 +1,175 @@
+//! The capabilities that every plugin has and that answer at once: `log`, `config`, `state`,
+//! `clock` and `random`.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use wasmtime::{
+    StoreContextMut,
+    component::{Linker, WasmList, WasmStr},
+};
+
+use super::interface;
+use crate::plugin::{
+    guest::Guest,
+    state::{self, Cell, StateStore},
+    types::{Level, StateError},
+};
+
+type Store<'a> = StoreContextMut<'a, Guest>;
+type Linked = Result<(), wasmtime::Error>;
+type Lifted = (WasmStr, Option<WasmList<u8>>);
+
+/// The most lines of one call that are kept, and the most bytes of one line.
+const LINES: u32 = 64;
+const LINE: usize = 4096;
+
+pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
+    log(linker)?;
+    config(linker)?;
+    clock(linker)?;
+    state_reads(linker)?;
+    state_writes(linker)?;
+    interface(linker, "random")?.func_wrap("next", |_: Store<'_>, ()| Ok((rand::random::<u64>(),)))
+}
+
+fn log(linker: &mut Linker<Guest>) -> Linked {
+    interface(linker, "log")?.func_wrap("log", |mut store: Store<'_>, (level, message): (Level, WasmStr)| {
+        store.data_mut().lines += 1;
+        if store.data().lines > LINES {
+            return Ok(());
+        }
+        let text = message.to_str(&store)?;
+        let text = text[..text.floor_char_boundary(LINE)].to_owned();
+        let guest = store.data_mut();
+        if matches!(level, Level::Error) {
+            guest.last_error = Some(text.as_str().into());
+        }
+        let (plugin, client) = (&*guest.plugin.name, &*guest.message.client);
+        match level {
+            Level::Trace => tracing::trace!(plugin, client, "{text}"),
+            Level::Debug => tracing::debug!(plugin, client, "{text}"),
+            Level::Info => tracing::info!(plugin, client, "{text}"),
+            Level::Warn => tracing::warn!(plugin, client, "{text}"),
+            Level::Error => tracing::error!(plugin, client, "{text}"),
+        }
+        Ok(())
+    })
+}
+
+fn config(linker: &mut Linker<Guest>) -> Linked {
+    let mut config = interface(linker, "config")?;
+    config.func_wrap("get", |store: Store<'_>, (key,): (WasmStr,)| {
+        let key = key.to_str(&store)?;
+        Ok((store.data().plugin.settings.config.get(&*key).cloned(),))
+    })?;
+    config.func_wrap("entries", |store: Store<'_>, ()| {
+        Ok((store.data().plugin.settings.config.clone().into_iter().collect::<Vec<_>>(),))
+    })
+}
+
+fn clock(linker: &mut Linker<Guest>) -> Linked {
+    let started = Instant::now();
+    let mut clock = interface(linker, "clock")?;
+    clock.func_wrap("now", |_: Store<'_>, ()| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok((u64::try_from(now.as_millis()).unwrap_or(u64::MAX),))
+    })?;
+    clock.func_wrap("monotonic", move |_: Store<'_>, ()| {
+        Ok((u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),))
+    })
+}
+
+fn state_reads(linker: &mut Linker<Guest>) -> Linked {
+    let mut functions = interface(linker, "state")?;
+    functions.func_wrap("get", |store: Store<'_>, (key,): (WasmStr,)| {
+        let key = key.to_str(&store)?;
+        Ok((state_of(&store).get(&key),))
+    })?;
+    functions.func_wrap(
+        "scan",
+        |store: Store<'_>, (prefix, after, limit): (WasmStr, Option<WasmStr>, u32)| {
+            let prefix = prefix.to_str(&store)?;
+            let after = after.as_ref().map(|after| after.to_str(&store)).transpose()?;
+            let found = state_of(&store).scan(&prefix, after.as_deref(), limit as usize);
+            Ok((found.into_iter().map(|(key, value)| (key.to_string(), value)).collect::<Vec<_>>(),))
+        },
+    )
+}
+
+fn state_writes(linker: &mut Linker<Guest>) -> Linked {
+    let mut functions = interface(linker, "state")?;
+    functions.func_wrap("set", |store: Store<'_>, (key, value): (WasmStr, WasmList<u8>)| {
+        let (key, value) = (key.to_str(&store)?, value.as_le_slice(&store));
+        Ok((state_of(&store).set(&key, value).map_err(lower),))
+    })?;
+    functions.func_wrap("delete", |mut store: Store<'_>, (key,): (WasmStr,)| {
+        let deleted = state_of(&store).delete(&key.to_str(&store)?);
+        if let Err(error) = &deleted {
+            let reason = format!("state.delete: {error}");
+            store.data_mut().fail(|| reason);
+        }
+        Ok((deleted.unwrap_or(false),))
+    })?;
+    functions.func_wrap(
+        "swap",
+        |store: Store<'_>, (key, expected, value): (WasmStr, Option<WasmList<u8>>, Option<WasmList<u8>>)| {
+            let bytes =
+                |list: &Option<WasmList<u8>>| list.as_ref().map(|list| list.as_le_slice(&store).to_vec());
+            let (expected, value) = (bytes(&expected), bytes(&value));
+            let key = key.to_str(&store)?;
+            Ok((state_of(&store).swap(&key, expected.as_deref(), value.as_deref()).map_err(lower),))
+        },
+    )?;
+    functions.func_wrap("add", |store: Store<'_>, (key, amount, ttl): (WasmStr, i64, Option<u64>)| {
+        Ok((state_of(&store).add(&key.to_str(&store)?, amount, ttl).map_err(lower),))
+    })?;
+    functions.func_wrap(
+        "apply",
+        |store: Store<'_>, (changes, expected): (WasmList<Lifted>, WasmList<Lifted>)| {
+            if changes.len() > 256 || expected.len() > 256 {
+                return Ok((Err(StateError::Other("apply takes at most 256 changes".into())),));
+            }
+            apply(store, &changes, &expected)
+        },
+    )
+}
+
+type Applied = (Result<bool, StateError>,);
+
+fn apply(
+    mut store: Store<'_>,
+    changes: &WasmList<Lifted>,
+    expected: &WasmList<Lifted>,
+) -> Result<Applied, wasmtime::Error> {
+    let changes = cells(&mut store, changes)?;
+    let expected = cells(&mut store, expected)?;
+    let (changes, expected) = (borrow(&changes), borrow(&expected));
+    Ok((state_of(&store).apply(&changes, &expected).map_err(lower),))
+}
+
+type Owned = (String, Option<Vec<u8>>);
+
+fn borrow(cells: &[Owned]) -> Vec<Cell<'_>> {
+    cells.iter().map(|(key, value)| Cell { key, value: value.as_deref() }).collect()
+}
+
+fn cells(store: &mut Store<'_>, list: &WasmList<Lifted>) -> Result<Vec<Owned>, wasmtime::Error> {
+    let lifted: Vec<Lifted> = list.iter(&mut *store)?.collect::<Result<_, _>>()?;
+    let own = lifted.into_iter().map(|(key, value)| {
+        let value = value.map(|value| value.as_le_slice(&*store).to_vec());
+        Ok((key.to_str(&*store)?.into_owned(), value))
+    });
+    own.collect()
+}
+
+fn state_of<'a>(store: &'a Store<'_>) -> &'a StateStore {
+    &store.data().plugin.capabilities.state
+}
+
+fn lower(error: state::StateError) -> StateError {
+    match error {
+        state::StateError::Full(limit) => StateError::Full(limit),
+        state::StateError::NotANumber => StateError::NotANumber,
+        other => StateError::Other(other.to_string()),
+    }
+}

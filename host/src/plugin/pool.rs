@@ -1,0 +1,161 @@
+//! Instances that wait for work.
+//!
+//! On the sync lane a call never suspends, so each thread needs one instance: slots, one for each
+//! thread that calls, so that threads do not meet. On the async lane calls overlap: a stack of
+//! idle instances behind a semaphore. Both are bounded by the limit `instances`.
+
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Semaphore, time::Instant};
+use wasmtime::component::{ComponentNamedList, Lower, TypedFunc};
+
+use super::{
+    CallError, Message,
+    call::Cause,
+    instance::{Answer, Functions, Instance, Template},
+};
+
+/// Picks the function that is called.
+pub(super) type Pick<P, R> = fn(&Functions) -> Option<&TypedFunc<P, R>>;
+
+/// Which function is called, and until when.
+pub(super) struct Call<P, R> {
+    pub(super) name: &'static str,
+    pub(super) pick: Pick<P, R>,
+    pub(super) deadline: std::time::Duration,
+}
+
+/// The instances of one generation.
+pub(super) enum Pool {
+    Sync(Box<[Mutex<Option<Instance>>]>),
+    Waiting { permits: Semaphore, idle: Mutex<Vec<Instance>> },
+}
+
+/// Numbers the threads that call plugins, so that each has a slot of its own.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) });
+    let number = NUMBER.get();
+    if number != usize::MAX {
+        return number;
+    }
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    NUMBER.set(number);
+    number
+}
+
+impl Pool {
+    pub(super) fn new(template: &Template) -> Self {
+        let instances = template.plugin.settings.instances.max(1) as usize;
+        if template.shape.waits {
+            return Self::Waiting { permits: Semaphore::new(instances), idle: Mutex::default() };
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from) + 4;
+        Self::Sync((0..instances.min(threads)).map(|_| Mutex::default()).collect())
+    }
+
+    /// Puts an instance where a call will find it.
+    pub(super) fn keep(&self, instance: Instance) {
+        match self {
+            Self::Sync(slots) => *slots[thread_number() % slots.len()].lock() = Some(instance),
+            Self::Waiting { idle, .. } => idle.lock().push(instance),
+        }
+    }
+
+    /// Calls a function of an idle instance, or of a new one.
+    #[inline]
+    pub(super) async fn call<P, R>(
+        &self,
+        template: &Template,
+        message: &mut Message,
+        call: &Call<P, R>,
+        params: P,
+    ) -> Result<R, CallError>
+    where
+        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        R: Answer,
+    {
+        match self {
+            Self::Sync(slots) => call_sync(slots, template, message, call, params),
+            Self::Waiting { permits, idle } => {
+                Box::pin(call_waiting(permits, idle, template, message, call, params)).await
+            }
+        }
+    }
+}
+
+#[inline]
+fn call_sync<P, R>(
+    slots: &[Mutex<Option<Instance>>],
+    template: &Template,
+    message: &mut Message,
+    call: &Call<P, R>,
+    params: P,
+) -> Result<R, CallError>
+where
+    P: ComponentNamedList + Lower + Send + Sync + 'static,
+    R: Answer,
+{
+    let slot = &slots[thread_number() % slots.len()];
+    let busy = || template.error(call.name, Cause::Instances(template.plugin.settings.instances));
+    let mut slot = match slot.try_lock() {
+        Some(slot) => slot,
+        None => slot.try_lock_for(call.deadline).ok_or_else(busy)?,
+    };
+    let mut instance = match slot.take() {
+        Some(instance) => instance,
+        None => template.instantiate()?,
+    };
+    instance.begin(message, call.deadline);
+    let result = match (call.pick)(&instance.functions) {
+        Some(function) => function.call(&mut instance.store, params),
+        None => Err(super::call::MissingFunction.into()),
+    };
+    let result = instance.end(message, call.name, result);
+    if result.as_ref().err().is_none_or(CallError::spares_instance) {
+        *slot = Some(instance);
+    }
+    result
+}
+
+async fn call_waiting<P, R>(
+    permits: &Semaphore,
+    idle: &Mutex<Vec<Instance>>,
+    template: &Template,
+    message: &mut Message,
+    call: &Call<P, R>,
+    params: P,
+) -> Result<R, CallError>
+where
+    P: ComponentNamedList + Lower + Send + Sync + 'static,
+    R: Answer,
+{
+    let until = Instant::now() + call.deadline;
+    let busy = |_| template.error(call.name, Cause::Instances(template.plugin.settings.instances));
+    let permit = tokio::time::timeout_at(until, permits.acquire()).await.map_err(busy)?;
+    let _permit = permit.expect("the semaphore is never closed");
+    let ready = idle.lock().pop();
+    let mut instance = match ready {
+        Some(instance) => instance,
+        None => template.instantiate_async().await?,
+    };
+    instance.begin(message, call.deadline);
+    instance.store.set_epoch_deadline(1);
+    let Instance { store, functions } = &mut instance;
+    let result = match (call.pick)(functions) {
+        Some(function) => {
+            let called = tokio::time::timeout_at(until, function.call_async(store, params)).await;
+            called.unwrap_or_else(|_| Err(wasmtime::Trap::Interrupt.into()))
+        }
+        None => Err(super::call::MissingFunction.into()),
+    };
+    let result = instance.end(message, call.name, result);
+    if result.as_ref().err().is_none_or(CallError::spares_instance) {
+        idle.lock().push(instance);
+    }
+    result
+}

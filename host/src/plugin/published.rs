@@ -1,0 +1,183 @@
+//! What the reconciler shows to the rest of the process: the set that is loaded now, and the
+//! state of every build for people.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::{Generation, Kind, PluginSet, reconcile::Known};
+
+/// One build of a plugin, as `GET /v1/plugins` shows it.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct PluginStatus {
+    /// The file's stem.
+    pub name: String,
+    /// What it is: `registrar`, `request-filter`, `response-filter`, `event-filter`, `routing-table`.
+    #[schema(value_type = Vec<String>)]
+    pub kinds: Vec<Kind>,
+    /// Counts up with every build that is published; none for a build that never was.
+    pub generation: Option<u64>,
+    /// Of the file; none if it could not be read.
+    pub sha256: Option<String>,
+    /// Whether it serves.
+    pub state: PluginState,
+    /// Why it does not serve, or why a newer build does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// `sync`, or `async` if it imports something that waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<&'static str>,
+    /// Calls so far.
+    pub calls: u64,
+    /// Calls that trapped or exceeded a limit.
+    pub crashes: u64,
+    /// Instances that exist.
+    pub instances: i64,
+    /// Their linear memory, in bytes.
+    pub memory: i64,
+    /// Why the last call that gave no answer did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// Whether a build serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginState {
+    /// New messages get it.
+    Active,
+    /// Messages that began with it still have it.
+    Draining,
+    /// It was not published, because of what it is or asks for; what served before goes on.
+    Refused,
+    /// It failed when it was tried out or in its first moments; what served before goes on.
+    Failed,
+}
+
+/// Shared by the reconciler, who writes, and all others.
+pub(super) struct Published {
+    set: ArcSwap<PluginSet>,
+    changed: watch::Sender<u64>,
+    builds: ArcSwap<Vec<Shown>>,
+    refusals: AtomicU64,
+    rollbacks: AtomicU64,
+}
+
+/// One line of the list, before it is written out.
+struct Shown {
+    name: Arc<str>,
+    build: Weak<Generation>,
+    sha256: Option<Arc<str>>,
+    state: PluginState,
+    error: Option<Arc<str>>,
+}
+
+impl Published {
+    pub(super) fn new() -> Self {
+        Self {
+            set: ArcSwap::default(),
+            changed: watch::Sender::new(0),
+            builds: ArcSwap::default(),
+            refusals: AtomicU64::new(0),
+            rollbacks: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn current(&self) -> Arc<PluginSet> {
+        self.set.load_full()
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(super) fn note_refusal(&self) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_rollback(&self) {
+        self.rollbacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Refusals and rollbacks since the start.
+    pub(super) fn refusals_and_rollbacks(&self) -> (u64, u64) {
+        (self.refusals.load(Ordering::Relaxed), self.rollbacks.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn show(&self, set: PluginSet, known: &BTreeMap<Arc<str>, Known>, changed: bool) {
+        self.builds.store(Arc::new(known.iter().flat_map(|(name, known)| shown(name, known)).collect()));
+        if changed {
+            self.set.store(Arc::new(set));
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    pub(super) fn status(&self) -> Vec<PluginStatus> {
+        self.builds.load().iter().filter_map(Shown::write).collect()
+    }
+
+    /// Every generation that is still alive.
+    pub(super) fn generations(&self) -> Vec<Arc<Generation>> {
+        self.builds.load().iter().filter_map(|shown| shown.build.upgrade()).collect()
+    }
+}
+
+fn shown(name: &Arc<str>, known: &Known) -> Vec<Shown> {
+    let refused_error = known.refused.as_ref().map(|refused| Arc::clone(&refused.reason));
+    let active = known.active.as_ref().map(|active| Shown {
+        name: Arc::clone(name),
+        build: Arc::downgrade(active),
+        sha256: Some(Arc::clone(&active.sha256)),
+        state: PluginState::Active,
+        error: refused_error.clone().map(|reason| format!("a newer build is not served: {reason}").into()),
+    });
+    let refused = known.refused.as_ref().map(|refused| Shown {
+        name: Arc::clone(name),
+        build: Weak::new(),
+        sha256: refused.sha256.clone(),
+        state: if refused.failed { PluginState::Failed } else { PluginState::Refused },
+        error: refused_error,
+    });
+    let draining = known.draining.iter().map(|build| Shown {
+        name: Arc::clone(name),
+        build: Weak::clone(build),
+        sha256: None,
+        state: PluginState::Draining,
+        error: None,
+    });
+    active.into_iter().chain(refused).chain(draining).collect()
+}
+
+impl Shown {
+    /// None for a draining build that is gone meanwhile.
+    fn write(&self) -> Option<PluginStatus> {
+        let build = self.build.upgrade();
+        if build.is_none() && self.state == PluginState::Draining {
+            return None;
+        }
+        let build = build.as_deref();
+        let (calls, crashes) = build.map_or((0, 0), |build| build.stats.calls_and_crashes());
+        let (instances, memory) = build.map_or((0, 0), |build| build.stats.instances_and_memory());
+        Some(PluginStatus {
+            name: self.name.to_string(),
+            kinds: build.map(|build| build.kinds().to_vec()).unwrap_or_default(),
+            generation: build.map(Generation::number),
+            sha256: build.map(|build| &build.sha256).or(self.sha256.as_ref()).map(ToString::to_string),
+            state: self.state,
+            error: self.error.as_ref().map(ToString::to_string),
+            lane: build.map(|build| if build.template.shape.waits { "async" } else { "sync" }),
+            calls,
+            crashes,
+            instances,
+            memory,
+            last_error: build.and_then(Generation::last_error),
+        })
+    }
+}

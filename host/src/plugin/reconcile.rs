@@ -1,0 +1,298 @@
+//! Brings what runs into agreement with the plugins directory and the configuration.
+//!
+//! One thread does it, since compiling blocks. It looks at the directory on every hint and every
+//! few seconds, loads what is new, and publishes a set by swapping one pointer. Whatever is wrong
+//! with a new build, the one before it keeps serving, and the reason is kept to be shown.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Weak, mpsc},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Generation, PluginSet, Settings,
+    builtin::{self, Builtin},
+    directory::{self, Content, Files},
+    load::{Build, LoadError, Loader},
+    published::Published,
+    watch::Watch,
+};
+
+/// Between a hint and the look: events come in bursts.
+const SETTLE: Duration = Duration::from_millis(15);
+
+/// Why the thread wakes up.
+pub(super) enum Wake {
+    /// Something may have changed in the directory.
+    Look,
+    /// These are the settings from now on.
+    Configure(BTreeMap<String, Settings>),
+    /// Nobody is interested any more.
+    Stop,
+}
+
+/// What is known of one plugin.
+#[derive(Default)]
+pub(super) struct Known {
+    /// What serves.
+    pub(super) active: Option<Arc<Generation>>,
+    /// What served before it, for as long as it may have to come back.
+    pub(super) previous: Option<Arc<Generation>>,
+    /// Builds that were replaced and may still serve messages that began with them.
+    pub(super) draining: Vec<Weak<Generation>>,
+    /// The newest build that could not be published, and why.
+    pub(super) refused: Option<Refused>,
+}
+
+/// A build that is not served.
+#[derive(Clone)]
+pub(super) struct Refused {
+    pub(super) sha256: Option<Arc<str>>,
+    pub(super) settings: Settings,
+    pub(super) reason: Arc<str>,
+    /// It may be a plugin, but it failed when it was tried out.
+    pub(super) failed: bool,
+}
+
+/// The reconciler's thread.
+pub(super) struct Reconciler {
+    pub(super) loader: Arc<Loader>,
+    pub(super) runtime: tokio::runtime::Runtime,
+    pub(super) directory: PathBuf,
+    pub(super) interval: Duration,
+    pub(super) settings: BTreeMap<String, Settings>,
+    pub(super) published: Arc<Published>,
+    pub(super) known: BTreeMap<Arc<str>, Known>,
+    pub(super) files: Files,
+    pub(super) watch: Watch,
+    pub(super) next_number: u64,
+}
+
+impl Reconciler {
+    /// Runs until told to stop.
+    pub(super) fn run(mut self, wakes: &mpsc::Receiver<Wake>) {
+        loop {
+            match wakes.recv_timeout(self.interval) {
+                Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Ok(wake) => {
+                    self.take(wake);
+                    self.settle(wakes);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            self.reconcile();
+        }
+    }
+
+    fn settle(&mut self, wakes: &mpsc::Receiver<Wake>) {
+        let until = Instant::now() + SETTLE;
+        while let Ok(wake) = wakes.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            self.take(wake);
+        }
+    }
+
+    fn take(&mut self, wake: Wake) {
+        if let Wake::Configure(settings) = wake {
+            self.settings = settings;
+        }
+    }
+
+    /// Looks, loads what is new, and publishes if anything changed.
+    pub(super) fn reconcile(&mut self) {
+        self.watch.ensure(&self.directory);
+        let files = self.look();
+        let mut changed = self.roll_back();
+        let names: Vec<Arc<str>> = self.wanted(&files);
+        for name in &names {
+            changed |= self.reconcile_one(name, files.get(name).map(|file| &file.content));
+        }
+        let gone: Vec<_> = self.known.keys().filter(|name| !names.contains(name)).cloned().collect();
+        for name in gone {
+            tracing::info!(plugin = &*name, "plugin removed");
+            self.known.remove(&name);
+            changed = true;
+        }
+        self.files = files;
+        self.end_probation();
+        self.show(changed);
+    }
+
+    /// Two looks that agree: what is half written or half replaced is left for the next one.
+    fn look(&self) -> Files {
+        let look = |before: &Files| {
+            directory::look(&self.directory, before).unwrap_or_else(|error| {
+                tracing::warn!(directory = %self.directory.display(), %error, "plugins directory cannot be read");
+                before.clone()
+            })
+        };
+        let hashes = |files: &Files| -> Vec<_> {
+            let hash = |file: &directory::File| {
+                file.content.as_ref().ok().map(|content| Arc::clone(&content.sha256))
+            };
+            files.iter().map(|(name, file)| (Arc::clone(name), hash(file))).collect()
+        };
+        let mut first = look(&self.files);
+        if hashes(&first) == hashes(&self.files) {
+            return first;
+        }
+        for _ in 0..200 {
+            std::thread::sleep(SETTLE);
+            let second = look(&first);
+            if hashes(&first) == hashes(&second) {
+                return second;
+            }
+            first = second;
+        }
+        self.files.clone()
+    }
+
+    fn wanted(&self, files: &Files) -> Vec<Arc<str>> {
+        let builtins = builtin::ALL.iter().map(|builtin| Arc::from(builtin.name));
+        let mut names: Vec<Arc<str>> = builtins.chain(files.keys().cloned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Returns whether another build serves now.
+    fn reconcile_one(&mut self, name: &Arc<str>, file: Option<&Result<Content, Arc<str>>>) -> bool {
+        let builtin = builtin::ALL.iter().find(|builtin| *builtin.name == **name);
+        let settings = self.settings_of(name, builtin);
+        let content = match (file, builtin) {
+            (Some(Ok(content)), _) => content.clone(),
+            (Some(Err(reason)), _) => {
+                return self.refuse(name, Refused::new(None, settings, Arc::clone(reason), false));
+            }
+            (None, Some(builtin)) => self.embedded(builtin),
+            (None, None) => return false,
+        };
+        let known = self.known.entry(Arc::clone(name)).or_default();
+        let serves = known.active.as_ref();
+        if serves.is_some_and(|active| active.sha256 == content.sha256 && *active.settings() == settings) {
+            known.refused = None;
+            return false;
+        }
+        let refused = known.refused.as_ref();
+        if refused.is_some_and(|refused| {
+            refused.sha256.as_ref() == Some(&content.sha256) && refused.settings == settings
+        }) {
+            return false;
+        }
+        self.load(name, &content, settings)
+    }
+
+    fn embedded(&self, builtin: &Builtin) -> Content {
+        Content { bytes: builtin.bytes.into(), sha256: super::load::sha256(builtin.bytes) }
+    }
+
+    fn settings_of(&self, name: &str, builtin: Option<&Builtin>) -> Settings {
+        let mut settings = self.settings.get(name).cloned().unwrap_or_default();
+        for grant in builtin.map_or(&[][..], |builtin| builtin.grant) {
+            if !settings.grant.iter().any(|have| have == grant) {
+                settings.grant.push((*grant).to_owned());
+            }
+        }
+        for (key, value) in builtin.map_or(&[][..], |builtin| builtin.config) {
+            settings.config.entry((*key).to_owned()).or_insert_with(|| (*value).to_owned());
+        }
+        settings
+    }
+
+    fn load(&mut self, name: &Arc<str>, content: &Content, settings: Settings) -> bool {
+        let began = Instant::now();
+        let number = self.next_number;
+        let sha256 = Arc::clone(&content.sha256);
+        let build =
+            Build { name, bytes: &content.bytes, sha256: sha256.clone(), settings: settings.clone(), number };
+        match self.runtime.block_on(self.loader.load(build)) {
+            Ok(generation) => {
+                self.next_number += 1;
+                let kinds = generation.kinds();
+                tracing::info!(plugin = &**name, generation = number, %sha256, ?kinds, took = ?began.elapsed(), "plugin loaded");
+                self.known.entry(Arc::clone(name)).or_default().replace(Arc::new(generation));
+                true
+            }
+            Err(error) => {
+                let failed = !matches!(error, LoadError::Refused(_));
+                self.refuse(name, Refused::new(Some(sha256), settings, error.to_string().into(), failed))
+            }
+        }
+    }
+
+    fn refuse(&mut self, name: &Arc<str>, refused: Refused) -> bool {
+        let known = self.known.entry(Arc::clone(name)).or_default();
+        let before = known.refused.as_ref();
+        let same = |before: &Refused| before.reason == refused.reason && before.sha256 == refused.sha256;
+        if !before.is_some_and(same) {
+            let serving = known.active.as_ref().map(|active| active.number());
+            let reason = &*refused.reason;
+            tracing::warn!(plugin = &**name, reason, serving, "plugin refused; what served before goes on");
+            self.published.note_refusal();
+        }
+        known.refused = Some(refused);
+        false
+    }
+
+    /// Brings back what served before a build that crashed at once.
+    fn roll_back(&mut self) -> bool {
+        let mut changed = false;
+        for (name, known) in &mut self.known {
+            let Some(unfit) = known.active.as_ref().filter(|active| active.is_unfit()).cloned() else {
+                continue;
+            };
+            let Some(previous) = known.previous.take() else { continue };
+            let (calls, crashes) = unfit.stats.calls_and_crashes();
+            let reason =
+                format!("rolled back: {crashes} of its first {calls} calls trapped or exceeded a limit");
+            tracing::error!(
+                plugin = &**name,
+                generation = unfit.number(),
+                back_to = previous.number(),
+                reason,
+                "plugin rolled back"
+            );
+            let settings = unfit.settings().clone();
+            let sha256 = Some(Arc::clone(&unfit.sha256));
+            known.refused = Some(Refused::new(sha256, settings, reason.into(), true));
+            known.draining.push(Arc::downgrade(&unfit));
+            known.active = Some(previous);
+            self.published.note_rollback();
+            changed = true;
+        }
+        changed
+    }
+
+    fn end_probation(&mut self) {
+        for known in self.known.values_mut() {
+            if known.active.as_ref().is_some_and(|active| active.has_proved_itself()) {
+                known.previous = None;
+            }
+            known.draining.retain(|draining| draining.strong_count() > 0);
+        }
+    }
+
+    fn show(&self, changed: bool) {
+        let active =
+            self.known.iter().filter_map(|(name, known)| Some((Arc::clone(name), known.active.clone()?)));
+        let by_name: HashMap<_, _> = active.collect();
+        self.published.show(PluginSet { by_name }, &self.known, changed);
+    }
+}
+
+impl Refused {
+    fn new(sha256: Option<Arc<str>>, settings: Settings, reason: Arc<str>, failed: bool) -> Self {
+        Self { sha256, settings, reason, failed }
+    }
+}
+
+impl Known {
+    fn replace(&mut self, generation: Arc<Generation>) {
+        if let Some(before) = self.active.replace(generation) {
+            self.draining.push(Arc::downgrade(&before));
+            self.previous = Some(before);
+        }
+        self.refused = None;
+    }
+}

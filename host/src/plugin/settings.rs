@@ -1,0 +1,45 @@
+//! What an operator can say about a plugin: `[plugin.NAME]` as plain data.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::OnError;
+
+/// Configuration, limits and grants of one plugin. The default is that of a plugin of which the
+/// configuration says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What the plugin reads through the `config` capability.
+    pub config: BTreeMap<String, String>,
+    /// The most linear memory of one instance, in bytes; at most [`super::MAX_MEMORY`].
+    pub memory: u64,
+    /// How long a call may take; none: 50 ms, and for a routing-table adapter 5 s.
+    pub deadline: Option<Duration>,
+    /// The most instances that run at the same time.
+    pub instances: u32,
+    /// Whether `state` survives the process.
+    pub durable_state: bool,
+    /// The most bytes that `state` holds; keys and values count.
+    pub state_limit: u64,
+    /// The most bytes of a body that the plugin can read.
+    pub body: u64,
+    /// What a message gets when a call fails; none: as [`OnError::Closed`].
+    pub on_error: Option<OnError>,
+    /// Capabilities beyond those that every plugin has: `etcd`, `http:HOST`, `env:NAME`.
+    pub grant: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            config: BTreeMap::new(),
+            memory: 64 << 20,
+            deadline: None,
+            instances: 64,
+            durable_state: false,
+            state_limit: 16 << 20,
+            body: 1 << 20,
+            on_error: None,
+            grant: Vec::new(),
+        }
+    }
+}

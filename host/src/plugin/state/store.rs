@@ -1,0 +1,335 @@
+//! One plugin's store: the entries behind a lock, their limit, and who is told of changes.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{RwLock, RwLockWriteGuard};
+use tokio::sync::Notify;
+
+use super::{
+    StateError, Value,
+    clock::Clock,
+    disk::DiskError,
+    entries::{Entries, Entry, Full, NoSum, Stored},
+    journal::{Journal, Open},
+};
+
+/// The most keys that one scan returns.
+const SCAN_LIMIT: usize = 10_000;
+
+/// What one key holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell<'a> {
+    /// The key.
+    pub key: &'a str,
+    /// None: it is absent.
+    pub value: Option<&'a [u8]>,
+}
+
+/// What one plugin remembers. Every function but the two `async` ones is short and never waits
+/// for anything but other such calls.
+pub struct StateStore {
+    inner: RwLock<Inner>,
+    /// How many changes there were; written under the lock.
+    sequence: AtomicU64,
+    changed: Notify,
+    clock: Clock,
+}
+
+struct Inner {
+    entries: Entries,
+    limit: u64,
+    journal: Option<Journal>,
+}
+
+impl StateStore {
+    /// An empty store in memory, for at most `limit` bytes of keys and values.
+    pub fn volatile(limit: u64) -> Self {
+        Self::with_clock(limit, Clock::default())
+    }
+
+    pub(super) fn with_clock(limit: u64, clock: Clock) -> Self {
+        let inner = Inner { entries: Entries::default(), limit, journal: None };
+        Self { inner: RwLock::new(inner), sequence: AtomicU64::new(0), changed: Notify::new(), clock }
+    }
+
+    /// What is stored under a key.
+    pub fn get(&self, key: &str) -> Option<Value> {
+        let now = self.clock.now();
+        self.inner.read().entries.get(key, now).map(|entry| entry.stored.value())
+    }
+
+    /// Stores a value, which does not expire.
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<(), StateError> {
+        let mut writing = self.write()?;
+        let stored = Stored::Bytes(value.into());
+        writing.put(key, Entry { stored, expires: None })?;
+        writing.done();
+        Ok(())
+    }
+
+    /// Removes a key; returns whether it was there.
+    pub fn delete(&self, key: &str) -> Result<bool, StateError> {
+        let mut writing = self.write()?;
+        let there = writing.guard.entries.get(key, writing.now).is_some();
+        if there {
+            writing.remove(key);
+            writing.done();
+        }
+        Ok(there)
+    }
+
+    /// Sets, or with none deletes, if what is there equals `expected`; returns whether it did.
+    pub fn swap(&self, key: &str, expected: Option<&[u8]>, value: Option<&[u8]>) -> Result<bool, StateError> {
+        self.apply(&[Cell { key, value }], &[Cell { key, value: expected }])
+    }
+
+    /// Carries out all changes if everything expected is what is there, else none; returns whether
+    /// it did. Of two changes to one key the later holds.
+    pub fn apply(&self, changes: &[Cell<'_>], expected: &[Cell<'_>]) -> Result<bool, StateError> {
+        let mut writing = self.write()?;
+        let now = writing.now;
+        let entries = &writing.guard.entries;
+        if !expected.iter().all(|expected| entries.holds(expected.key, expected.value, now)) {
+            return Ok(false);
+        }
+        writing.make_room(changes)?;
+        for change in changes {
+            match change.value {
+                Some(value) => {
+                    let entry = Entry { stored: Stored::Bytes(value.into()), expires: None };
+                    writing.put_within(change.key, entry, u64::MAX)?;
+                }
+                None => writing.remove(change.key),
+            }
+        }
+        if !changes.is_empty() {
+            writing.done();
+        }
+        Ok(true)
+    }
+
+    /// Adds to a number and returns the sum; an absent one counts as 0. One that this call creates
+    /// goes away after `ttl_ms`.
+    pub fn add(&self, key: &str, amount: i64, ttl_ms: Option<u64>) -> Result<i64, StateError> {
+        let mut writing = self.write()?;
+        let sum = writing.add(key, amount, ttl_ms)?;
+        writing.done();
+        Ok(sum)
+    }
+
+    /// Up to `limit` (and at most 10,000) keys and values, in the order of the keys' bytes, that
+    /// start with `prefix` and come after `after`.
+    pub fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<(Arc<str>, Value)> {
+        let now = self.clock.now();
+        let inner = self.inner.read();
+        let found = inner.entries.scan(prefix, after, now).take(limit.min(SCAN_LIMIT));
+        found.map(|(key, entry)| (Arc::clone(key), entry.stored.value())).collect()
+    }
+
+    /// Bytes of keys and values, those included that expired and were not yet removed.
+    pub fn bytes(&self) -> u64 {
+        self.inner.read().entries.bytes()
+    }
+
+    /// How many keys there are, counted like [`Self::bytes`].
+    pub fn keys(&self) -> usize {
+        self.inner.read().entries.len()
+    }
+
+    /// How many bytes of keys and values there may be.
+    pub fn limit(&self) -> u64 {
+        self.inner.read().limit
+    }
+
+    /// Changes the limit. One below what is there keeps what is there from growing.
+    pub fn set_limit(&self, limit: u64) {
+        self.inner.write().limit = limit;
+    }
+
+    /// Grows with every change; what [`Self::wait_durable`] and [`Self::stirred`] compare with.
+    /// Taken after a guest's call returned, it covers every change that the guest made or saw.
+    pub fn commit_sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+
+    /// Waits until every change up to `sequence` is on disk; at once if the store is not durable.
+    /// An error says that the disk failed: what the caller did may be lost.
+    pub async fn wait_durable(&self, sequence: u64) -> Result<(), StateError> {
+        let progress = self.inner.read().journal.as_ref().map(Journal::progress);
+        match progress {
+            Some(progress) => progress.wait(sequence).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps the store on disk from now on. An empty store takes over what the file holds; what is
+    /// in one that was in use replaces it. Blocks on the disk.
+    pub(super) fn persist(&self, path: &Path, open: Open) -> Result<(), DiskError> {
+        let disk = open()?;
+        let on_disk = disk.load()?;
+        let mut journal = Journal::start(path.to_owned(), disk, open)?;
+        let mut inner = self.inner.write();
+        if inner.entries.len() == 0 {
+            for (key, entry) in on_disk {
+                // The limit is for changes; what was kept under a larger one stays.
+                let _ = inner.entries.put(&key, entry, u64::MAX);
+            }
+        } else {
+            on_disk.into_iter().for_each(|(key, _)| journal.record(key.into(), None));
+            inner
+                .entries
+                .iter()
+                .for_each(|(key, entry)| journal.record(Arc::clone(key), Some(entry.clone())));
+        }
+        let sequence = self.sequence.load(Ordering::Relaxed) + 1;
+        journal.submit(sequence);
+        self.sequence.store(sequence, Ordering::Release);
+        inner.journal = Some(journal);
+        drop(inner);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Keeps the store in memory only from now on. Blocks until what is queued is on disk.
+    pub(super) fn stay_in_memory(&self) {
+        let journal = self.inner.write().journal.take();
+        drop(journal);
+    }
+
+    /// Whether changes are written to disk.
+    pub fn is_durable(&self) -> bool {
+        self.inner.read().journal.is_some()
+    }
+
+    /// Waits until there is a change after `seen`, a [`Self::commit_sequence`]; returns the newest.
+    pub async fn stirred(&self, seen: u64) -> u64 {
+        loop {
+            let changed = self.changed.notified();
+            let sequence = self.commit_sequence();
+            if sequence > seen {
+                return sequence;
+            }
+            changed.await;
+        }
+    }
+
+    fn write(&self) -> Result<Writing<'_>, StateError> {
+        let now = self.clock.now();
+        let guard = self.inner.write();
+        if let Some(journal) = &guard.journal {
+            journal.admit()?;
+        }
+        let mut writing = Writing { store: self, guard, now };
+        writing.remove_expired(2);
+        Ok(writing)
+    }
+}
+
+/// The lock held for one change.
+struct Writing<'a> {
+    store: &'a StateStore,
+    guard: RwLockWriteGuard<'a, Inner>,
+    now: u64,
+}
+
+impl Writing<'_> {
+    fn put(&mut self, key: &str, entry: Entry) -> Result<(), StateError> {
+        let limit = self.guard.limit;
+        if self.put_within(key, entry.clone(), limit).is_ok() {
+            return Ok(());
+        }
+        self.remove_expired(usize::MAX);
+        self.put_within(key, entry, limit)
+    }
+
+    fn put_within(&mut self, key: &str, entry: Entry, limit: u64) -> Result<(), StateError> {
+        let journaled = self.guard.journal.is_some().then(|| entry.clone());
+        let put = self.guard.entries.put(key, entry, limit);
+        let key = put.map_err(|Full| StateError::Full(limit))?;
+        if let (Some(journal), Some(entry)) = (&mut self.guard.journal, journaled) {
+            journal.record(key, Some(entry));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, key: &str, amount: i64, ttl_ms: Option<u64>) -> Result<i64, StateError> {
+        let Inner { entries, limit, journal } = &mut *self.guard;
+        let Some(sum) = entries.add(key, amount, self.now, *limit) else {
+            let expires = ttl_ms.map(|ttl| self.now.saturating_add(ttl));
+            self.put(key, Entry { stored: Stored::Number(amount), expires })?;
+            return Ok(amount);
+        };
+        if sum.is_ok()
+            && let Some(journal) = journal
+            && let Some((key, entry)) = entries.get_with_key(key)
+        {
+            journal.record(Arc::clone(key), Some(entry.clone()));
+        }
+        sum.map_err(|no| match no {
+            NoSum::NotANumber => StateError::NotANumber,
+            NoSum::Overflow => StateError::Overflow,
+            NoSum::Full => StateError::Full(*limit),
+        })
+    }
+
+    fn remove(&mut self, key: &str) {
+        let removed = self.guard.entries.remove(key);
+        if let (Some(journal), Some((key, _))) = (&mut self.guard.journal, removed) {
+            journal.record(key, None);
+        }
+    }
+
+    fn remove_expired(&mut self, at_most: usize) {
+        let Inner { entries, journal, .. } = &mut *self.guard;
+        for key in std::iter::from_fn(|| entries.remove_expired(self.now)).take(at_most) {
+            if let Some(journal) = journal {
+                journal.record(key, None);
+            }
+        }
+    }
+
+    /// Fails if the changes, taken together, do not fit.
+    fn make_room(&mut self, changes: &[Cell<'_>]) -> Result<(), StateError> {
+        let limit = self.guard.limit;
+        if self.guard.entries.bytes_after(changes) <= limit {
+            return Ok(());
+        }
+        self.remove_expired(usize::MAX);
+        let after = self.guard.entries.bytes_after(changes);
+        if after > limit && after > self.guard.entries.bytes() {
+            Err(StateError::Full(limit))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Counts the change and tells those who wait for one, after the lock is released.
+    fn done(self) {
+        let Self { store, mut guard, .. } = self;
+        let sequence = store.sequence.load(Ordering::Relaxed) + 1;
+        store.sequence.store(sequence, Ordering::Release);
+        if let Some(journal) = &mut guard.journal {
+            journal.submit(sequence);
+        }
+        drop(guard);
+        store.changed.notify_waiters();
+    }
+}
+
+impl fmt::Debug for StateStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.inner.read();
+        f.debug_struct("StateStore")
+            .field("bytes", &inner.entries.bytes())
+            .field("limit", &inner.limit)
+            .field("durable", &inner.journal.is_some())
+            .finish()
+    }
+}

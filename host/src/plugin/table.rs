@@ -1,0 +1,301 @@
+//! A routing-table plugin behind the seam of [`crate::table::adapter`].
+//!
+//! Every call goes to the generation that is active when it is made, so a reload of the adapter
+//! is no event for the table.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use wasmtime::component::{ComponentNamedList, Lower, TypedFunc};
+
+use super::{
+    CallError, Generation, Kind, Message, Plugins,
+    instance::{self, Lookup},
+    pool::{Call, Pick},
+};
+use crate::table::adapter::{self, Answer, Revision, TableError};
+
+/// How long `changes` may wait for the next change, guest and host together.
+const CHANGES: Duration = Duration::from_secs(40);
+
+mod records {
+    #![allow(unsafe_code, reason = "the derives of the component model write unsafe impls")]
+
+    use wasmtime::component::{ComponentType, Lift, Lower};
+
+    #[derive(ComponentType, Lift)]
+    #[component(record)]
+    pub(super) struct Entry {
+        pub(super) kind: String,
+        pub(super) key: String,
+        pub(super) value: String,
+    }
+
+    #[derive(ComponentType, Lift)]
+    #[component(record)]
+    pub(super) struct Snapshot {
+        pub(super) entries: Vec<Entry>,
+        pub(super) revision: u64,
+    }
+
+    #[derive(ComponentType, Lift, Lower)]
+    #[component(record)]
+    pub(super) struct Change {
+        pub(super) kind: String,
+        pub(super) key: String,
+        pub(super) value: Option<String>,
+        pub(super) ephemeral: bool,
+    }
+
+    #[derive(ComponentType, Lift)]
+    #[component(record)]
+    pub(super) struct ChangeSet {
+        pub(super) changes: Vec<Change>,
+        pub(super) revision: u64,
+    }
+
+    #[derive(ComponentType, Lift)]
+    #[component(record)]
+    pub(super) struct Assignment {
+        pub(super) server: String,
+        pub(super) expires: Option<u64>,
+        pub(super) router: String,
+        pub(super) stamp: u64,
+    }
+
+    #[derive(ComponentType, Lower)]
+    #[component(variant)]
+    pub(super) enum Condition {
+        #[component(name = "absent")]
+        Absent,
+        #[component(name = "unchanged")]
+        Unchanged(u64),
+        #[component(name = "always")]
+        Always,
+    }
+
+    #[derive(ComponentType, Lower)]
+    #[component(record)]
+    pub(super) struct Proposal {
+        pub(super) client: String,
+        pub(super) service: String,
+        pub(super) server: String,
+        pub(super) expires: Option<u64>,
+        pub(super) router: String,
+    }
+
+    #[derive(ComponentType, Lift)]
+    #[component(record)]
+    pub(super) struct ClientRecord {
+        pub(super) router: Option<String>,
+        pub(super) assignments: Vec<(String, Assignment)>,
+    }
+
+    #[derive(ComponentType, Lift)]
+    #[component(variant)]
+    pub(super) enum Error {
+        #[component(name = "unavailable")]
+        Unavailable(String),
+        #[component(name = "compacted")]
+        Compacted,
+        #[component(name = "conflict")]
+        Conflict(u64),
+        #[component(name = "refused")]
+        Refused(String),
+        #[component(name = "invalid")]
+        Invalid(String),
+        #[component(name = "other")]
+        Other(String),
+    }
+}
+
+type Function<P, T> = TypedFunc<P, (Result<T, records::Error>,)>;
+type Fallible<T> = (Result<T, records::Error>,);
+
+/// The functions of `routing-table`.
+pub(super) struct TableFunctions {
+    read: Function<(), records::Snapshot>,
+    changes: Function<(u64,), records::ChangeSet>,
+    write: Function<(Vec<records::Change>, Option<u64>), u64>,
+    assigned: Function<(String, String), Option<records::Assignment>>,
+    assign: Function<(records::Proposal, records::Condition), Option<records::Assignment>>,
+    forget: Function<(String, String), ()>,
+    client: Function<(String,), records::ClientRecord>,
+    locate: Function<(String, Option<String>), ()>,
+    sweep: Function<(u64, u32), u32>,
+}
+
+impl TableFunctions {
+    /// None if the component is no adapter.
+    pub(super) fn find(lookup: &mut Lookup<'_>) -> Result<Option<Self>, wasmtime::Error> {
+        const INTERFACE: &str = "routing-table";
+        let Some(read) = lookup.function(INTERFACE, "read")? else { return Ok(None) };
+        macro_rules! found {
+            ($name:literal) => {
+                lookup.function(INTERFACE, $name)?.expect("the interface was found above")
+            };
+        }
+        Ok(Some(Self {
+            read,
+            changes: found!("changes"),
+            write: found!("write"),
+            assigned: found!("assigned"),
+            assign: found!("assign"),
+            forget: found!("forget"),
+            client: found!("client"),
+            locate: found!("locate"),
+            sweep: found!("sweep"),
+        }))
+    }
+}
+
+/// The active generation of one plugin, as an adapter.
+pub struct TablePlugin {
+    plugins: Arc<Plugins>,
+    name: Arc<str>,
+}
+
+impl TablePlugin {
+    /// The plugin of this name, whether it is there already or not.
+    pub fn new(plugins: Arc<Plugins>, name: &str) -> Self {
+        Self { plugins, name: name.into() }
+    }
+
+    fn active(&self) -> Result<Arc<Generation>, TableError> {
+        let set = self.plugins.current();
+        let found = set.by_name.get(&self.name).filter(|generation| generation.is(Kind::RoutingTable));
+        let missing = || format!("there is no routing-table plugin `{}` (see [table] adapter)", self.name);
+        found.cloned().ok_or_else(|| TableError::Adapter(missing()))
+    }
+
+    async fn call<P, T>(
+        &self,
+        name: &'static str,
+        pick: Pick<P, Fallible<T>>,
+        params: P,
+        deadline: Option<Duration>,
+    ) -> Result<T, TableError>
+    where
+        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        Fallible<T>: instance::Answer,
+    {
+        let generation = self.active()?;
+        let deadline = deadline.unwrap_or(generation.template.plugin.deadline);
+        let call = Call { name, pick, deadline };
+        let answer = generation.call_within(&mut Message::default(), &call, params).await;
+        let (answer,) = answer.map_err(|error: CallError| TableError::Adapter(error.to_string()))?;
+        answer.map_err(lift_error)
+    }
+}
+
+fn lift_error(error: records::Error) -> TableError {
+    match error {
+        records::Error::Unavailable(text) => TableError::Unavailable(text),
+        records::Error::Compacted => TableError::Compacted,
+        records::Error::Conflict(revision) => TableError::Conflict(revision),
+        records::Error::Refused(text) => TableError::Refused(text),
+        records::Error::Invalid(text) => TableError::Invalid(text),
+        records::Error::Other(text) => TableError::Adapter(text),
+    }
+}
+
+fn lift_assignment(assignment: records::Assignment) -> adapter::Assignment {
+    let records::Assignment { server, expires, router, stamp } = assignment;
+    adapter::Assignment { server, expires, router, stamp }
+}
+
+macro_rules! pick {
+    ($function:ident) => {
+        |functions| functions.table.as_ref().map(|table| &table.$function)
+    };
+}
+
+impl adapter::Adapter for TablePlugin {
+    fn snapshot(&self) -> Answer<'_, adapter::Snapshot> {
+        Box::pin(async move {
+            let snapshot = self.call("read", pick!(read), (), None).await?;
+            let entries = snapshot.entries.into_iter();
+            let entries = entries
+                .map(|records::Entry { kind, key, value }| adapter::Entry { kind, key, value })
+                .collect();
+            Ok(adapter::Snapshot { entries, revision: snapshot.revision })
+        })
+    }
+
+    fn changes(&self, after: Revision) -> Answer<'_, adapter::ChangeSet> {
+        Box::pin(async move {
+            let set = self.call("changes", pick!(changes), (after,), Some(CHANGES)).await?;
+            let changes = set.changes.into_iter().map(|change| {
+                let records::Change { kind, key, value, ephemeral } = change;
+                adapter::Change { kind, key, value, ephemeral }
+            });
+            Ok(adapter::ChangeSet { changes: changes.collect(), revision: set.revision })
+        })
+    }
+
+    fn stirred(&self) -> BoxFuture<'_, ()> {
+        let Ok(generation) = self.active() else { return Box::pin(std::future::pending()) };
+        let state = Arc::clone(&generation.template.plugin.capabilities.state);
+        let seen = state.commit_sequence();
+        Box::pin(async move {
+            state.stirred(seen).await;
+        })
+    }
+
+    fn write(&self, changes: Vec<adapter::Change>, expect: Option<Revision>) -> Answer<'_, Revision> {
+        Box::pin(async move {
+            let changes = changes.into_iter().map(|change| {
+                let adapter::Change { kind, key, value, ephemeral } = change;
+                records::Change { kind, key, value, ephemeral }
+            });
+            self.call("write", pick!(write), (changes.collect(), expect), None).await
+        })
+    }
+
+    fn assigned(&self, client: String, service: String) -> Answer<'_, Option<adapter::Assignment>> {
+        Box::pin(async move {
+            let assignment = self.call("assigned", pick!(assigned), (client, service), None).await?;
+            Ok(assignment.map(lift_assignment))
+        })
+    }
+
+    fn assign(
+        &self,
+        proposal: adapter::Proposal,
+        condition: adapter::Condition,
+    ) -> Answer<'_, Option<adapter::Assignment>> {
+        Box::pin(async move {
+            let adapter::Proposal { client, service, server, expires, router } = proposal;
+            let proposal = records::Proposal { client, service, server, expires, router };
+            let condition = match condition {
+                adapter::Condition::Absent => records::Condition::Absent,
+                adapter::Condition::Unchanged(stamp) => records::Condition::Unchanged(stamp),
+                adapter::Condition::Always => records::Condition::Always,
+            };
+            let stored = self.call("assign", pick!(assign), (proposal, condition), None).await?;
+            Ok(stored.map(lift_assignment))
+        })
+    }
+
+    fn forget(&self, client: String, service: String) -> Answer<'_, ()> {
+        Box::pin(self.call("forget", pick!(forget), (client, service), None))
+    }
+
+    fn client(&self, client: String) -> Answer<'_, adapter::ClientRecord> {
+        Box::pin(async move {
+            let record = self.call("client", pick!(client), (client,), None).await?;
+            let assignments = record.assignments.into_iter();
+            let assignments =
+                assignments.map(|(service, assignment)| (service, lift_assignment(assignment))).collect();
+            Ok(adapter::ClientRecord { router: record.router, assignments })
+        })
+    }
+
+    fn locate(&self, client: String, router: Option<String>) -> Answer<'_, ()> {
+        Box::pin(self.call("locate", pick!(locate), (client, router), None))
+    }
+
+    fn sweep(&self, now: u64, limit: u32) -> Answer<'_, u32> {
+        Box::pin(self.call("sweep", pick!(sweep), (now, limit), None))
+    }
+}

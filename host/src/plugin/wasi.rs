@@ -1,0 +1,67 @@
+//! WASI for guests that import it: clocks and randomness are real, the environment is empty
+//! but for what is granted, standard output is thrown away, there are no files and no sockets.
+//! `wasi:http` goes to granted hosts only.
+
+mod egress;
+
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::{Settings, capability::Grant, guest::Guest};
+use egress::Egress;
+
+/// What WASI needs in a store.
+pub(super) struct Wasi {
+    context: WasiCtx,
+    table: ResourceTable,
+    http: WasiHttpCtx,
+    egress: Egress,
+}
+
+impl Wasi {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let mut context = WasiCtx::builder();
+        context.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        let grants: Vec<Grant> = settings.grant.iter().filter_map(|grant| grant.parse().ok()).collect();
+        for grant in &grants {
+            if let Grant::Env(name) = grant
+                && let Ok(value) = std::env::var(name)
+            {
+                context.env(name, value);
+            }
+        }
+        let (http, egress) = (WasiHttpCtx::new(), Egress::new(grants));
+        Self { context: context.build(), table: ResourceTable::new(), http, egress }
+    }
+}
+
+impl Guest {
+    fn wasi(&mut self) -> &mut Wasi {
+        let plugin = &self.plugin;
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(&plugin.settings)))
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let wasi = self.wasi();
+        WasiHttpCtxView { hooks: &mut wasi.egress, table: &mut wasi.table, ctx: &mut wasi.http }
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi();
+        WasiCtxView { ctx: &mut wasi.context, table: &mut wasi.table }
+    }
+}
+
+pub(super) fn link_sync(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
+    wasmtime_wasi::p2::add_to_linker_sync(linker)
+}
+
+pub(super) fn link_waiting(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+}
