@@ -1,0 +1,342 @@
+//! The rule, case by case, against a world written down by hand.
+
+use std::collections::HashMap;
+
+use futures_util::FutureExt;
+
+use super::*;
+use crate::table::{Numbers, Overlay, View, adapter::Entry};
+
+const NOW: u64 = 1_000_000;
+
+/// Servers `a`, `b` and `c` of the service `chat`, and whatever the test says of them.
+struct World {
+    service: Arc<Service>,
+    numbers: Numbers,
+    cached: Option<&'static str>,
+    stored: Result<Option<Assignment>, TableError>,
+    /// What the table answers to a claim; none: it stores what is proposed.
+    claimed: Option<Result<Option<Assignment>, TableError>>,
+    health: HashMap<&'static str, Health>,
+    asked: Asked,
+    on_error: OnError,
+    random: u64,
+    /// Whether the next random number is another one.
+    draws: bool,
+    avoid: Vec<&'static str>,
+    /// What was done, in order.
+    done: Vec<String>,
+}
+
+/// The service, with what `record` says and servers of these weights.
+fn world_of(record: &str, servers: &[(&str, u32)]) -> World {
+    let numbers = Numbers::default();
+    let entry = |kind: &str, key: &str, value: String| Entry { kind: kind.into(), key: key.into(), value };
+    let mut entries = vec![entry("service", "chat", record.into())];
+    entries.extend(servers.iter().map(|(id, weight)| {
+        entry("server", &format!("chat/{id}"), format!(r#"{{"uri":"http://{id}:80","weight":{weight}}}"#))
+    }));
+    let view = View::build(&entries, 1, &Overlay::new(), &numbers);
+    World {
+        service: Arc::clone(view.services().next().unwrap()),
+        numbers,
+        cached: None,
+        stored: Ok(None),
+        claimed: None,
+        health: HashMap::new(),
+        asked: Asked::Pass,
+        on_error: OnError::Closed,
+        random: 0,
+        draws: false,
+        avoid: Vec::new(),
+        done: Vec::new(),
+    }
+}
+
+fn world() -> World {
+    world_of("{}", &[("a", 1), ("b", 1), ("c", 1)])
+}
+
+fn asking(asked: Asked) -> World {
+    World { asked, ..world_of(r#"{"registrar":"geo"}"#, &[("a", 1), ("b", 1), ("c", 1)]) }
+}
+
+fn assigned(server: &str, expires: Option<u64>) -> Option<Assignment> {
+    Some(Assignment { server: server.into(), expires, router: "other".into(), stamp: 7 })
+}
+
+fn away() -> TableError {
+    TableError::Unavailable("gone fishing".into())
+}
+
+impl World {
+    fn health(mut self, health: Health, servers: &[&'static str]) -> Self {
+        self.health.extend(servers.iter().map(|server| (*server, health)));
+        self
+    }
+
+    fn run(&mut self) -> (Outcome, Vec<TraceLine>) {
+        let (service, mut trace) = (Arc::clone(&self.service), Vec::new());
+        let avoid: Vec<_> = self.avoid.iter().map(|id| self.numbers.of(id)).collect();
+        let query = Query { service: &service, client: "alice", now: NOW, avoid: &avoid };
+        let outcome = resolve(query, self, &mut trace).now_or_never().expect("this world never waits");
+        (outcome, trace)
+    }
+
+    fn outcome(&mut self) -> String {
+        let service = Arc::clone(&self.service);
+        match self.run().0 {
+            Outcome::To(target, step) => format!("{} by {step:?}", standing::text(&service, &target)),
+            Outcome::Rejected(Rejection { status, reason }) => format!("rejected {status}: {reason}"),
+            Outcome::RegistrarFailed(why) => format!("failed: {why}"),
+            Outcome::Nowhere(nowhere) => format!("nowhere: {nowhere}"),
+        }
+    }
+}
+
+impl Sources for World {
+    fn cached(&mut self) -> Option<u32> {
+        self.cached.map(|server| self.numbers.of(server))
+    }
+
+    fn text(&self, number: u32) -> Option<Arc<str>> {
+        self.numbers.text(number)
+    }
+
+    async fn assigned(&mut self) -> Result<Option<Assignment>, TableError> {
+        self.done.push("looked up".into());
+        self.stored.clone()
+    }
+
+    async fn claim(&mut self, server: &str, condition: Condition) -> Result<Option<Assignment>, TableError> {
+        self.done.push(format!("claimed {server} if {condition:?}"));
+        self.claimed.clone().unwrap_or_else(|| Ok(assigned(server, Some(NOW + 1))))
+    }
+
+    fn hold(&mut self, server: &str) {
+        self.done.push(format!("held {server}"));
+    }
+
+    fn health(&self, server: &Server) -> Health {
+        self.health.get(&*server.id).copied().unwrap_or(Health::Healthy)
+    }
+
+    fn health_elsewhere(&self, uri: &ServerUri) -> Health {
+        self.health.get(uri.as_str()).copied().unwrap_or(Health::Healthy)
+    }
+
+    async fn ask(&mut self) -> Asked {
+        self.done.push("asked".into());
+        self.asked.clone()
+    }
+
+    fn on_error(&self) -> OnError {
+        self.on_error
+    }
+
+    fn random(&mut self) -> u64 {
+        if self.draws {
+            self.random = crate::table::hash::stable(&self.random.to_string());
+        }
+        self.random
+    }
+}
+
+#[track_caller]
+fn check(mut world: World, outcome: &str, done: &[&str]) {
+    assert_eq!(
+        (world.outcome().as_str(), world.done.as_slice()),
+        (outcome, done.iter().map(|done| (*done).to_owned()).collect::<Vec<_>>().as_slice())
+    );
+}
+
+#[test]
+fn step_1_a_set_server_is_always_the_answer() {
+    let mut world = world_of(r#"{"server":"http://fixed:1","registrar":"geo"}"#, &[("a", 1)]);
+    world.cached = Some("a");
+    check(world, "http://fixed:1 by Server", &[]);
+}
+
+#[test]
+fn step_2_an_assignment_that_holds_is_followed() {
+    use Health::{Suspect, Unhealthy};
+    let cached = |server| World { cached: Some(server), ..world() };
+    let stored = |server, expires| World { stored: Ok(assigned(server, expires)), ..world() };
+    check(cached("b"), "b by Assignment", &[]);
+    check(cached("b").health(Suspect, &["b"]), "b by Assignment", &[]);
+    check(stored("b", Some(NOW + 1)), "b by Assignment", &["looked up"]);
+    check(stored("b", None), "b by Assignment", &["looked up"]);
+    check(stored("b", None).health(Suspect, &["b"]), "b by Assignment", &["looked up"]);
+    check(stored("http://elsewhere:1", None), "http://elsewhere:1 by Assignment", &["looked up"]);
+    check(stored("http://b:80", None), "b by Assignment", &["looked up"]);
+    check(cached("http://elsewhere:1"), "http://elsewhere:1 by Assignment", &[]);
+    let replaced = &["looked up", "claimed c if Unchanged(7)"];
+    check(stored("b", Some(NOW)), "c by List", replaced);
+    check(stored("gone", Some(NOW + 1)), "c by List", replaced);
+    check(stored("b", None).health(Unhealthy, &["b"]), "c by List", replaced);
+    check(stored("http://x:1", None).health(Unhealthy, &["http://x:1"]), "c by List", replaced);
+    let first = &["looked up", "claimed c if Absent"];
+    check(cached("gone"), "c by List", first);
+    check(cached("b").health(Unhealthy, &["b"]), "c by List", first);
+}
+
+#[test]
+fn step_3_a_registrars_answer_is_followed() {
+    let server = |text: &str| asking(Asked::Server(text.into()));
+    check(server("b"), "b by Registrar", &["looked up", "asked", "claimed b if Absent"]);
+    check(server("http://b:80"), "b by Registrar", &["looked up", "asked", "claimed b if Absent"]);
+    check(
+        server("http://x:1/"),
+        "http://x:1 by Registrar",
+        &["looked up", "asked", "claimed http://x:1 if Absent"],
+    );
+    check(asking(Asked::Pass), "c by List", &["looked up", "asked", "claimed c if Absent"]);
+    let reject = Rejection { status: StatusCode::FORBIDDEN, reason: "not you".into() };
+    check(asking(Asked::Reject(reject)), "rejected 403 Forbidden: not you", &["looked up", "asked"]);
+    check(World { cached: Some("a"), ..server("b") }, "a by Assignment", &[]);
+}
+
+#[test]
+fn step_3_what_cannot_be_followed_is_the_operators_choice() {
+    let server = |text: &str| asking(Asked::Server(text.into()));
+    let unhealthy = || server("b").health(Health::Unhealthy, &["b"]);
+    let trapped = || asking(Asked::Failed("registrar `geo` trapped".into()));
+    let asked = &["looked up", "asked"];
+    check(trapped(), "failed: registrar `geo` trapped", asked);
+    check(
+        server("nobody"),
+        "failed: registrar `geo` answered `nobody`, which is neither the id of a server of this service nor an absolute http:// URI",
+        asked,
+    );
+    check(unhealthy(), "failed: registrar `geo` answered `b`, which is unhealthy", asked);
+    for world in [trapped(), server("nobody"), server(""), unhealthy()] {
+        let open = World { on_error: OnError::Open, ..world };
+        check(open, "c by List", &["looked up", "asked", "claimed c if Absent"]);
+    }
+}
+
+#[test]
+fn step_4_the_list_is_drawn_from_by_weight_and_health() {
+    use Health::{Suspect, Unhealthy};
+    let drawn = |health: &[(&'static str, Health)], weights: &[(&str, u32)]| {
+        let health = health.iter().copied().collect();
+        let mut world = World { health, draws: true, ..world_of(r#"{"sticky":false}"#, weights) };
+        let chosen: Vec<_> = (0..4096).map(|_| world.outcome()).collect();
+        ["a by List", "b by List", "c by List"].map(|of| chosen.iter().filter(|chosen| *chosen == of).count())
+    };
+    let all = [("a", 1), ("b", 1), ("c", 1)];
+    let thirds = drawn(&[], &all);
+    assert!(thirds.iter().all(|count| (1265..1465).contains(count)), "{thirds:?}");
+    assert_eq!(drawn(&[("a", Unhealthy), ("b", Suspect)], &all), [0, 0, 4096]);
+    assert_eq!(drawn(&[("a", Unhealthy), ("b", Suspect), ("c", Unhealthy)], &all), [0, 4096, 0]);
+    assert_eq!(drawn(&[], &[("a", 0), ("b", 1), ("c", 0)]), [0, 4096, 0]);
+    let weighted = drawn(&[], &[("a", 1), ("b", 0), ("c", 3)]);
+    assert!((924..1124).contains(&weighted[0]) && weighted[1] == 0, "{weighted:?}");
+}
+
+#[test]
+fn step_5_says_what_each_step_had() {
+    use Health::Unhealthy;
+    let list = "service chat has no server for this message: no `server` is set; assignment: ";
+    check(
+        world_of("{}", &[]),
+        &format!("nowhere: {list}none; registrar: none is set; server list: empty"),
+        &["looked up"],
+    );
+    check(
+        World { stored: Ok(assigned("a", None)), ..world_of("{}", &[("a", 1), ("b", 0)]) }
+            .health(Unhealthy, &["a"]),
+        &format!(
+            "nowhere: {list}to a, which is unhealthy; registrar: none is set; server list: none of 2 is available (1 unhealthy, 1 of weight 0, 0 tried already)"
+        ),
+        &["looked up"],
+    );
+    check(
+        asking(Asked::Pass).health(Unhealthy, &["a", "b", "c"]),
+        &format!(
+            "nowhere: {list}none; registrar: `geo` passed; server list: none of 3 is available (3 unhealthy, 0 of weight 0, 0 tried already)"
+        ),
+        &["looked up", "asked"],
+    );
+}
+
+#[test]
+fn without_stickiness_nothing_is_looked_up_or_stored() {
+    let off = || world_of(r#"{"sticky":false,"registrar":"geo"}"#, &[("a", 1), ("b", 1)]);
+    check(World { cached: Some("a"), ..off() }, "b by List", &["asked"]);
+    check(World { asked: Asked::Server("a".into()), ..off() }, "a by Registrar", &["asked"]);
+}
+
+#[test]
+fn of_two_routers_that_decide_at_once_the_first_one_is_followed() {
+    let first = |winner: Option<Assignment>| World { claimed: Some(Ok(winner)), ..world() };
+    let claimed = &["looked up", "claimed c if Absent"];
+    check(first(assigned("a", Some(NOW + 1))), "a by Assignment", claimed);
+    check(first(assigned("c", Some(NOW + 1))), "c by List", claimed);
+    check(first(assigned("unknown-here", Some(NOW + 1))), "c by List", claimed);
+    check(first(assigned("a", None)).health(Health::Unhealthy, &["a"]), "c by List", claimed);
+    let void = World { stored: Ok(assigned("gone", None)), ..first(None) };
+    check(void, "c by List", &["looked up", "claimed c if Unchanged(7)", "claimed c if Absent"]);
+}
+
+#[test]
+fn without_the_table_routers_agree_and_store_nothing() {
+    let lost = |random| World { stored: Err(away()), random, ..world() };
+    let chosen = lost(0).outcome();
+    assert!(chosen.ends_with("by List"), "{chosen}");
+    for random in [0, 1 << 62, u64::MAX] {
+        let mut world = lost(random);
+        assert_eq!(world.outcome(), chosen);
+        assert_eq!(world.done, ["looked up".to_owned(), format!("held {}", &chosen[..1])]);
+        let mut refused = World {
+            stored: Ok(None),
+            claimed: Some(Err(TableError::Refused("full".into()))),
+            ..lost(random)
+        };
+        assert_eq!(refused.outcome(), chosen);
+        assert_eq!(refused.done.last(), Some(&format!("held {}", &chosen[..1])));
+    }
+    check(World { cached: Some("b"), ..lost(0) }, "b by Assignment", &[]);
+    let asked = World { stored: Err(away()), ..asking(Asked::Server("b".into())) };
+    check(asked, "b by Registrar", &["looked up", "asked", "held b"]);
+    let down = lost(0).health(Health::Unhealthy, &["a", "b", "c"]);
+    check(
+        down,
+        "nowhere: service chat has no server for this message: no `server` is set; assignment: not known: routing table unavailable: gone fishing; registrar: none is set; server list: none of 3 is available (3 unhealthy, 0 of weight 0, 0 tried already)",
+        &["looked up"],
+    );
+    let suspects = lost(0).health(Health::Suspect, &["a", "b"]);
+    check(suspects, "c by List", &["looked up", "held c"]);
+}
+
+#[test]
+fn a_message_tried_in_vain_takes_a_detour_and_the_assignment_stays() {
+    let tried = |avoid: &[&'static str]| World { cached: Some("b"), avoid: avoid.to_vec(), ..world() };
+    check(tried(&["b"]), "c by List", &[]);
+    check(tried(&["b", "c"]), "a by List", &[]);
+    let all = "nowhere: service chat has no server for this message: no `server` is set; assignment: its server was tried already; registrar: none is set; server list: none of 3 is available (0 unhealthy, 0 of weight 0, 3 tried already)";
+    check(tried(&["a", "b", "c"]), all, &[]);
+    let stored = World { cached: None, stored: Ok(assigned("b", None)), ..tried(&["b"]) };
+    check(stored, "c by List", &["looked up"]);
+    let registrar = World { avoid: vec!["b"], ..asking(Asked::Server("b".into())) };
+    check(
+        registrar,
+        "failed: registrar `geo` answered `b`, which was tried already",
+        &["looked up", "asked"],
+    );
+}
+
+#[test]
+fn the_trace_tells_the_story() {
+    let line = |step, outcome: &str| TraceLine { step, outcome: outcome.into() };
+    let mut world = World { stored: Ok(assigned("gone", None)), ..asking(Asked::Pass) };
+    let told = [
+        line(Step::Server, "not set"),
+        line(Step::Assignment, "to gone, which is gone"),
+        line(Step::Registrar, "`geo` passed"),
+        line(Step::List, "chose c"),
+    ];
+    assert_eq!(world.run().1, told);
+    let json = serde_json::to_string(&told[1]).unwrap();
+    assert_eq!(json, r#"{"step":"assignment","outcome":"to gone, which is gone"}"#);
+}

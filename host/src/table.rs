@@ -1,0 +1,253 @@
+//! The routing table: the seam to the datastore, and what a router knows of it.
+//!
+//! [`adapter`] is the seam: a routing-table plugin behind a trait, so that this module knows
+//! neither WebAssembly nor any datastore. [`view`] is the immutable snapshot that routing reads;
+//! its watch loop keeps it in step. [`assignments`] is the bounded local cache of who goes where.
+//! This module may not know `proxy`, `plugin`, `api` or any other sibling.
+
+pub mod adapter;
+mod announcing;
+pub mod assignments;
+mod clock;
+mod following;
+pub mod hash;
+pub mod history;
+mod hold;
+mod numbers;
+pub mod record;
+mod saved;
+mod shared;
+mod stats;
+mod status;
+mod sweeping;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+use adapter::{Change, ClientRecord, Entry, Revision};
+use following::Next;
+use record::RouterRecord;
+use saved::Saved;
+use shared::Shared;
+
+pub use adapter::{Adapter, TableError};
+pub use assignments::Assignments;
+pub use clock::Clock;
+pub use numbers::Numbers;
+pub use record::{ServerRecord, ServiceId, ServiceRecord};
+pub use stats::Stats;
+pub use status::Status;
+pub use view::{Named, Overlay, Server, Service, View};
+
+/// What a [`Table`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This router's id; the same after a restart, so that no record of it is left behind.
+    pub router: String,
+    /// What the table says of this router.
+    pub record: RouterRecord,
+    /// The adapter's name: a view saved from another is not used.
+    pub adapter: String,
+    /// Where the last known view is kept, as `view.json`; none: nowhere.
+    pub dir: Option<PathBuf>,
+    /// The services of the configuration.
+    pub overlay: Overlay,
+    /// At most so many assignments are remembered here.
+    pub assignments: usize,
+    /// For so long most of the servers are kept as suspect when they go all at once.
+    pub grace: Duration,
+    /// From one removal of expired assignments to the next, on average.
+    pub sweep: Duration,
+    /// The time of day.
+    pub clock: Clock,
+}
+
+impl Options {
+    /// The defaults: a million assignments, 10 s of grace, a sweep every 30 s, nothing saved.
+    pub fn new(router: impl Into<String>, adapter: impl Into<String>) -> Self {
+        Self {
+            router: router.into(),
+            record: RouterRecord { uri: String::new(), incarnation: String::new() },
+            adapter: adapter.into(),
+            dir: None,
+            overlay: Overlay::new(),
+            assignments: 1_000_000,
+            grace: Duration::from_secs(10),
+            sweep: Duration::from_secs(30),
+            clock: Clock::System,
+        }
+    }
+}
+
+/// At most so many changes are written at once.
+pub const WRITE_AT_ONCE: usize = 64;
+/// A write is waited for in the view no longer than this; it holds all the same.
+const READ_OWN_WRITE: Duration = Duration::from_secs(5);
+/// Removing this router's record when it stops takes no longer.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// The routing table as one router sees it: a view that follows the table, and the way to write.
+/// Dropping it stops what follows the table.
+pub struct Table {
+    shared: Arc<Shared>,
+    saved: Option<Saved>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Table {
+    /// Starts to follow the table, on the current runtime. Returns once there is a view, or once
+    /// the first attempt to get one has failed: then it goes on trying, and [`Table::status`]
+    /// says so.
+    pub async fn start(adapter: Arc<dyn Adapter>, options: Options) -> Arc<Self> {
+        let (numbers, stats) = (Arc::<Numbers>::default(), Arc::<Stats>::default());
+        let (assignments, due) =
+            Assignments::new(Arc::clone(&adapter), Arc::clone(&numbers), Arc::clone(&stats), &options);
+        let saved = options.dir.clone().map(|dir| Saved { dir, adapter: options.adapter.clone() });
+        let shared = Arc::new(Shared::new(adapter, options, numbers, stats, Arc::clone(&assignments)));
+        let next = shared.begin(saved.as_ref()).await;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(following::follow(Arc::clone(&shared), next));
+        tasks.spawn(announcing::announce(Arc::clone(&shared)));
+        tasks.spawn(sweeping::sweep(Arc::clone(&shared)));
+        tasks.spawn(assignments::renew(assignments, due));
+        if let Some(saved) = saved.clone() {
+            let mut views = shared.views.subscribe();
+            views.mark_changed();
+            tasks.spawn(saved::follow(saved, views, Arc::clone(&shared.stats)));
+        }
+        Arc::new(Self { shared, saved, tasks: Mutex::new(tasks) })
+    }
+
+    /// The latest view.
+    pub fn view(&self) -> Arc<View> {
+        self.shared.view()
+    }
+
+    /// The latest view, and a notice of each that follows.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<View>> {
+        self.shared.views.subscribe()
+    }
+
+    /// How well the view agrees with the table, and a notice of each change of that.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared.status.subscribe()
+    }
+
+    /// Who goes where.
+    pub fn assignments(&self) -> &Arc<Assignments> {
+        &self.shared.assignments
+    }
+
+    /// What is counted.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.shared.stats
+    }
+
+    /// Writes entries; up to [`WRITE_AT_ONCE`] changes are all written or none, more go in
+    /// batches in this order. With `expect`, only if no entry changed since that revision, and
+    /// then not more than that at once. Returns once the view holds them.
+    pub async fn write(
+        &self,
+        changes: Vec<Change>,
+        expect: Option<Revision>,
+    ) -> Result<Revision, TableError> {
+        let shared = &*self.shared;
+        if expect.is_some() && changes.len() > WRITE_AT_ONCE {
+            return Err(TableError::Invalid(format!(
+                "{} changes under one condition; at most {WRITE_AT_ONCE}",
+                changes.len()
+            )));
+        }
+        let _meant = shared.mean(&changes);
+        let mut revision = shared.view().revision;
+        for batch in shared.batches(changes) {
+            let written = shared.adapter.write(batch, expect).await;
+            revision = written.inspect_err(|_| shared.stats.table_errors.inc())?;
+            shared.stats.table_writes.inc();
+            shared.poke.notify_one();
+        }
+        let mut views = shared.views.subscribe();
+        let seen = views.wait_for(|view| view.revision >= revision);
+        if timeout(READ_OWN_WRITE, seen).await.is_err() {
+            tracing::warn!(revision, "a write to the routing table is not in the view yet");
+        }
+        Ok(revision)
+    }
+
+    /// Replaces the services of the configuration.
+    pub fn set_overlay(&self, overlay: Overlay) {
+        self.shared.set_overlay(overlay);
+    }
+
+    /// Follows the changes after a revision; none: from now on.
+    pub fn watch(&self, after: Option<Revision>) -> history::Watch {
+        self.shared.history.watch(after, self.subscribe())
+    }
+
+    /// What the table knows of a client.
+    pub async fn client(&self, client: &str) -> Result<ClientRecord, TableError> {
+        self.shared.adapter.client(client.to_owned()).await
+    }
+
+    /// Stops following, removes this router's record and saves the view.
+    pub async fn stop(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.shutdown().await;
+        if !matches!(timeout(LEAVE, announcing::leave(&self.shared)).await, Ok(Ok(()))) {
+            tracing::debug!("this router's record was not removed");
+        }
+        if let Some(saved) = self.saved.as_ref().filter(|_| self.status().borrow().is_ready()) {
+            saved::save(saved, self.view(), &self.shared.stats).await;
+        }
+    }
+}
+
+impl Shared {
+    /// The first view: what the table holds, else what was saved.
+    async fn begin(&self, saved: Option<&Saved>) -> Next {
+        let Err(error) = following::resync(self).await else {
+            self.current();
+            return Next::Changes;
+        };
+        self.failed(&error);
+        match saved.map(Saved::load) {
+            Some(Ok((entries, revision))) => self.boot(&entries, revision, &error),
+            Some(Err(saved::Unusable::Absent(_))) | None => {
+                tracing::error!(%error, "the routing table cannot be read and no view was saved; trying on");
+            }
+            Some(Err(unusable)) => {
+                let cause = std::error::Error::source(&unusable).map(ToString::to_string);
+                tracing::error!(%error, %unusable, cause, "the routing table cannot be read, nor the view saved last");
+            }
+        }
+        Next::Snapshot
+    }
+
+    fn boot(&self, entries: &[Entry], revision: Revision, error: &TableError) {
+        self.resync(entries, revision);
+        let since = self.options.clock.now();
+        self.status.send_replace(Status::Stale { since, error: error.to_string() });
+        tracing::warn!(%error, revision, "the routing table cannot be read: starting with the last known view");
+    }
+
+    /// As many changes at a time as can be written. To each batch of many deletions of servers the
+    /// mark is added that tells other routers that they are meant.
+    fn batches(&self, changes: Vec<Change>) -> Vec<Vec<Change>> {
+        let deletes = |change: &&Change| change.kind == "server" && change.value.is_none();
+        if changes.iter().filter(deletes).count() < hold::FEWEST || changes.len() == WRITE_AT_ONCE {
+            return changes.chunks(WRITE_AT_ONCE).map(<[Change]>::to_vec).collect();
+        }
+        let value = Some(format!("{{\"at\":{}}}", self.options.clock.now()));
+        let (kind, key) = (hold::EXPLICIT.to_owned(), self.options.router.clone());
+        let mark = Change { kind, key, value, ephemeral: true };
+        let marked = |batch: &[Change]| batch.iter().chain([&mark]).cloned().collect();
+        changes.chunks(WRITE_AT_ONCE - 1).map(marked).collect()
+    }
+}

@@ -1,0 +1,53 @@
+//! This router's own record: written at the start, and again whenever it disappears.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{Status, TableError, adapter::Change, shared::Shared};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Keeps the record there until dropped.
+pub(super) async fn announce(shared: Arc<Shared>) {
+    let (mut views, mut status) = (shared.views.subscribe(), shared.status.subscribe());
+    let mut written = false;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if status.wait_for(|status| *status == Status::Current).await.is_err() {
+            return;
+        }
+        let there = shared.view().routers().contains_key(shared.options.router.as_str());
+        if written && there {
+            if views.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        match write(&shared).await {
+            Ok(()) => (written, pause) = (true, FIRST_PAUSE),
+            Err(error) => {
+                tracing::debug!(%error, "this router's record was not written");
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+        sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+    }
+}
+
+async fn write(shared: &Shared) -> Result<(), TableError> {
+    let value = serde_json::to_string(&shared.options.record).expect("a record of two texts");
+    shared.adapter.write(vec![record(shared, Some(value))], None).await?;
+    shared.poke.notify_one();
+    Ok(())
+}
+
+/// Removes the record: this router leaves.
+pub(super) async fn leave(shared: &Shared) -> Result<(), TableError> {
+    shared.adapter.write(vec![record(shared, None)], None).await.map(drop)
+}
+
+fn record(shared: &Shared, value: Option<String>) -> Change {
+    Change { kind: "router".to_owned(), key: shared.options.router.clone(), value, ephemeral: true }
+}

@@ -1,0 +1,272 @@
+//! Who goes where: the bounded local cache of assignments over the adapter's.
+//!
+//! The table has the truth; the cache saves asking for it. What the cache says is right until it
+//! expires, unless an assignment is pinned, forgotten or replaced: of the first two every router
+//! is told by the table's changes, and a replaced one is found out at its next renewal.
+
+mod cache;
+mod outage;
+mod renewal;
+mod shard;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{
+    Adapter, Clock, Numbers, ServiceId, Stats, TableError,
+    adapter::{Answer, Assignment, Condition, Proposal},
+    clock::millis,
+    record::Sticky,
+    stats::shown,
+    view::Service,
+};
+use cache::{Cache, Entry, Found, NEVER};
+use outage::Outage;
+pub(super) use renewal::{Renewal, renew};
+
+/// For so many milliseconds a choice is remembered that could not be stored.
+const HOLD: u64 = 2000;
+/// A renewal that did not come about is tried again after so many milliseconds.
+const RENEW_AGAIN: u64 = 5000;
+/// Renewals that may wait; more are put off.
+const RENEWALS: usize = 1024;
+
+/// The assignments of clients to servers, as far as this router remembers them, and the way to
+/// those in the table.
+pub struct Assignments {
+    cache: Cache,
+    adapter: Arc<dyn Adapter>,
+    numbers: Arc<Numbers>,
+    stats: Arc<Stats>,
+    outage: Outage,
+    renewals: mpsc::Sender<Renewal>,
+    router: String,
+    clock: Clock,
+}
+
+impl Assignments {
+    /// With the renewals that are due; [`renew`] carries them out.
+    pub(super) fn new(
+        adapter: Arc<dyn Adapter>,
+        numbers: Arc<Numbers>,
+        stats: Arc<Stats>,
+        options: &super::Options,
+    ) -> (Arc<Self>, mpsc::Receiver<Renewal>) {
+        let (renewals, due) = mpsc::channel(RENEWALS);
+        let cache = Cache::new(options.assignments, options.clock.now());
+        let (router, clock) = (options.router.clone(), options.clock);
+        let assignments =
+            Self { cache, adapter, numbers, stats, outage: Outage::default(), renewals, router, clock };
+        (Arc::new(assignments), due)
+    }
+
+    /// The number of the server that this router remembers for a client; none if it remembers
+    /// nothing or it has expired by `now` (Unix milliseconds). Neither waits nor allocates, but
+    /// for setting off a renewal in the background when one is due.
+    pub fn cached(&self, service: &Service, client: &str, now: u64) -> Option<u32> {
+        let found = self.cache.get(service.number, client, now, RENEW_AGAIN)?;
+        self.stats.assignment_hits.inc();
+        if found.due {
+            self.set_off(service, client, found);
+        }
+        Some(found.server)
+    }
+
+    /// The text of a server's number: its id or URI.
+    pub fn text(&self, number: u32) -> Option<Arc<str>> {
+        self.numbers.text(number)
+    }
+
+    /// The assignment in the table, expired or not; remembers it if it is not.
+    pub async fn lookup(&self, service: &Service, client: &str) -> Result<Option<Assignment>, TableError> {
+        self.stats.assignment_lookups.inc();
+        let epoch = self.cache.epoch(service.number, client);
+        let assigned = self.adapter.assigned(client.to_owned(), service.id.to_string());
+        let found = self.ask(assigned).await?;
+        if let Some(assignment) = &found {
+            self.remember(service.number, ttl(service), client, assignment, epoch);
+        }
+        Ok(found)
+    }
+
+    /// Stores an assignment for the service's `sticky.ttl` if the condition holds. Returns, and
+    /// remembers, what is stored afterwards.
+    pub async fn claim(
+        &self,
+        service: &Service,
+        client: &str,
+        server: &str,
+        condition: Condition,
+    ) -> Result<Option<Assignment>, TableError> {
+        self.stats.assignment_claims.inc();
+        let expires = Some(self.clock.now() + millis(ttl(service)));
+        let epoch = self.cache.epoch(service.number, client);
+        let proposal = self.proposal(&service.id, client, server, expires);
+        let stored = self.ask(self.adapter.assign(proposal, condition)).await?;
+        if let Some(assignment) = &stored {
+            if assignment.server != server {
+                self.stats.assignment_claims_lost.inc();
+            }
+            self.remember(service.number, ttl(service), client, assignment, epoch);
+        }
+        Ok(stored)
+    }
+
+    /// Remembers a choice for a moment, here only: the table cannot be reached.
+    pub fn hold(&self, service: &Service, client: &str, server: &str) {
+        let expires = self.clock.now() + HOLD;
+        let entry = Entry { server: self.numbers.of(server), expires, renew: NEVER, stamp: 0 };
+        self.put(service.number, client, entry, None);
+    }
+
+    /// Stores an assignment without expiry in place of whatever is there.
+    pub async fn pin(
+        &self,
+        service: &ServiceId,
+        client: &str,
+        server: &str,
+    ) -> Result<Assignment, TableError> {
+        let number = self.numbers.of(service.as_str());
+        let proposal = self.proposal(service, client, server, None);
+        let stored = self.ask(self.adapter.assign(proposal, Condition::Always)).await;
+        self.cache.remove(number, client);
+        let lost = || TableError::Invalid(format!("the pin of {client} was not stored"));
+        stored?.ok_or_else(lost)
+    }
+
+    /// Removes an assignment, there or not.
+    pub async fn forget(&self, service: &ServiceId, client: &str) -> Result<(), TableError> {
+        let number = self.numbers.of(service.as_str());
+        let forgotten = self.ask(self.adapter.forget(client.to_owned(), service.to_string())).await;
+        self.cache.remove(number, client);
+        forgotten
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops what is remembered under the key of a change: `CLIENT/SERVICE`, the client
+    /// percent-encoded.
+    pub(super) fn changed(&self, key: &str) {
+        let Some((client, service)) = key.rsplit_once('/') else { return };
+        if let Some(number) = self.numbers.get(service) {
+            self.cache.remove(number, &percent_decoded(client));
+        }
+    }
+
+    /// Drops everything: changes may have been missed.
+    pub(super) fn clear(&self) {
+        self.cache.clear();
+    }
+
+    /// Drops what has expired, a part at a time so that no message waits long.
+    pub(super) async fn expire(&self) {
+        for part in 0..self.cache.parts() {
+            self.cache.expire(part, self.clock.now());
+            tokio::task::yield_now().await;
+        }
+        self.count();
+        self.stats.assignment_bytes.set(shown(self.cache.bytes()));
+    }
+
+    /// Calls with the number of each service and server that is remembered.
+    pub(super) fn each_number(&self, mut call: impl FnMut(u32)) {
+        self.cache.each(|service, server| [service, server].into_iter().for_each(&mut call));
+    }
+
+    async fn ask<T>(&self, answer: Answer<'_, T>) -> Result<T, TableError> {
+        self.outage.admit(self.clock.now())?;
+        let answer = answer.await;
+        self.outage.note(&answer, self.clock.now());
+        if answer.is_err() {
+            self.stats.table_errors.inc();
+        }
+        answer
+    }
+
+    fn proposal(&self, service: &ServiceId, client: &str, server: &str, expires: Option<u64>) -> Proposal {
+        Proposal {
+            client: client.to_owned(),
+            service: service.to_string(),
+            server: server.to_owned(),
+            expires,
+            router: self.router.clone(),
+        }
+    }
+
+    fn remember(&self, service: u32, ttl: Duration, client: &str, assignment: &Assignment, epoch: u32) {
+        let expires = assignment.expires.unwrap_or(NEVER);
+        if expires <= self.clock.now() {
+            return;
+        }
+        let renew = assignment.expires.map_or(NEVER, |expires| expires.saturating_sub(millis(ttl) / 4 * 3));
+        let server = self.numbers.of(&assignment.server);
+        let entry = Entry { server, expires, renew, stamp: assignment.stamp };
+        self.put(service, client, entry, Some(epoch));
+    }
+
+    fn put(&self, service: u32, client: &str, entry: Entry, epoch: Option<u32>) {
+        let stored = self.cache.put(service, client, entry, epoch);
+        self.stats.assignment_evictions.inc_by(stored.evicted);
+        self.count();
+    }
+
+    fn count(&self) {
+        self.stats.assignments.set(shown(self.len()));
+    }
+
+    fn set_off(&self, service: &Service, client: &str, found: Found) {
+        let renewal = Renewal {
+            service: service.id.clone(),
+            number: service.number,
+            ttl: ttl(service),
+            client: client.to_owned(),
+            found,
+        };
+        if self.renewals.try_send(renewal).is_err() {
+            self.stats.assignment_renewals_failed.inc();
+        }
+    }
+}
+
+fn ttl(service: &Service) -> Duration {
+    match service.record.sticky {
+        Sticky::For(ttl) => ttl,
+        Sticky::Off => Duration::ZERO,
+    }
+}
+
+/// A client id as it stands in the key of a change.
+pub(super) fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let escaped = match (first, after) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
+            _ => None,
+        };
+        match escaped {
+            Some((high, low)) => {
+                bytes.push(high * 16 + low);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}

@@ -1,0 +1,123 @@
+//! The last known view on disk, so that a router can start while the table is away.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::{
+    Stats, View,
+    adapter::{Entry, Revision},
+};
+
+/// Changes within this time are saved together.
+const COALESCE: Duration = Duration::from_secs(1);
+const FILE: &str = "view.json";
+
+/// Where views are saved, and for which adapter.
+#[derive(Clone, Debug)]
+pub(super) struct Saved {
+    pub(super) dir: PathBuf,
+    pub(super) adapter: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    adapter: String,
+    revision: Revision,
+    entries: Vec<SavedEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedEntry {
+    kind: String,
+    key: String,
+    value: String,
+}
+
+/// Why a saved view cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error("no view was saved at {0}")]
+    Absent(PathBuf),
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is not a saved view; delete it")]
+    Parse { path: PathBuf, source: serde_json::Error },
+    #[error("{path} was saved with the adapter `{was}`, not `{is}`")]
+    Foreign { path: PathBuf, was: String, is: String },
+}
+
+impl Saved {
+    fn path(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+
+    /// The entries of the last known view.
+    pub(super) fn load(&self) -> Result<(Vec<Entry>, Revision), Unusable> {
+        let path = self.path();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Absent(path)),
+            Err(source) => return Err(Unusable::Read { path, source }),
+        };
+        let document: Document = match serde_json::from_slice(&text) {
+            Ok(document) => document,
+            Err(source) => return Err(Unusable::Parse { path, source }),
+        };
+        if document.adapter != self.adapter {
+            return Err(Unusable::Foreign { path, was: document.adapter, is: self.adapter.clone() });
+        }
+        let entry = |SavedEntry { kind, key, value }| Entry { kind, key, value };
+        Ok((document.entries.into_iter().map(entry).collect(), document.revision))
+    }
+
+    /// Replaces the saved view; a crash leaves the old one or the new one.
+    pub(super) fn save(&self, view: &View) -> io::Result<()> {
+        let entry = |Entry { kind, key, value }| SavedEntry { kind, key, value };
+        let document = Document {
+            adapter: self.adapter.clone(),
+            revision: view.revision,
+            entries: view.entries().into_iter().map(entry).collect(),
+        };
+        fs::create_dir_all(&self.dir)?;
+        replace(&self.path(), &serde_json::to_vec(&document)?)
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("json.new");
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+/// Saves each view, at most one in a while, until the table stops.
+pub(super) async fn follow(saved: Saved, mut views: watch::Receiver<Arc<View>>, stats: Arc<Stats>) {
+    while views.changed().await.is_ok() {
+        tokio::time::sleep(COALESCE).await;
+        let view = Arc::clone(&views.borrow_and_update());
+        save(&saved, view, &stats).await;
+    }
+}
+
+/// Saves a view, away from the async threads.
+pub(super) async fn save(saved: &Saved, view: Arc<View>, stats: &Stats) {
+    let to = saved.clone();
+    match tokio::task::spawn_blocking(move || to.save(&view)).await {
+        Ok(Ok(())) => stats.view_saves.inc(),
+        Ok(Err(error)) => {
+            stats.view_saves_failed.inc();
+            tracing::warn!(path = %saved.path().display(), %error, "cannot save the view; check the data directory");
+        }
+        Err(_) => stats.view_saves_failed.inc(),
+    }
+}
