@@ -1,0 +1,99 @@
+//! Sockets: accepts connections, finds out what is spoken on them, and serves it to a handler.
+//!
+//! Each worker is a thread with its own single-threaded runtime, its own listening socket
+//! (`SO_REUSEPORT`) and everything that belongs to the connections it accepted, so that the path
+//! of a message crosses no thread. This module knows bytes, TLS, HTTP framing and limits of
+//! connections; what a request means it leaves to its [`Handler`]. It may not know `proxy`.
+
+pub mod framing;
+pub mod io;
+pub mod options;
+pub mod tls;
+pub mod watch;
+
+mod accept;
+mod connection;
+mod limit;
+mod refuse;
+mod worker;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+
+pub use options::{ListenerOptions, TlsFiles};
+pub use watch::{Clock, Phase, Watch};
+pub use worker::{ListenError, Running, Stop, start};
+
+/// Why a body or a connection broke off.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What requests on a worker's connections are handed to.
+pub trait Handler: Send + Sync + 'static {
+    /// What responses carry.
+    type Body: Body<Data = Bytes, Error = BoxError> + Send + 'static;
+
+    /// Answers one request; an error breaks its connection or stream off without an answer.
+    fn handle(
+        self: Arc<Self>,
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Self::Body>, BoxError>> + Send + 'static;
+
+    /// Told when a phase of a connection, rather than of a message, took too long.
+    fn overdue(&self, _phase: Phase) {}
+
+    /// Called a few times a second on the worker.
+    fn tick(&self, _now: u64) {}
+}
+
+/// What is known of the connection on which a request came.
+pub struct Connection {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Its IP address as a header says it.
+    pub peer_text: HeaderValue,
+    /// Whether it is encrypted.
+    pub tls: bool,
+    /// Whether it carries several messages at a time.
+    pub multiplexed: bool,
+    /// The worker's time.
+    pub clock: Arc<Clock>,
+    /// Deadlines of the connection; on HTTP/1.1 of its only exchange, too.
+    pub watch: Arc<Watch>,
+    /// What the heads on it said about lengths.
+    pub framing: Arc<framing::Framing>,
+    /// Between requests.
+    pub keep_alive: std::time::Duration,
+    /// Whether the listener is stopping.
+    pub stop: Arc<Stop>,
+    /// Counted as open for as long as anything of it runs, a tunnel too.
+    _place: limit::Place,
+    _open: worker::Open,
+}
+
+#[cfg(test)]
+impl Connection {
+    /// One that nothing runs on.
+    pub(crate) fn for_tests(peer: &str) -> Self {
+        let clock = Arc::new(Clock::default());
+        let limits = limit::Limits::new(1, 0);
+        let address = peer.parse().unwrap();
+        Self {
+            peer: SocketAddr::new(address, 1),
+            peer_text: peer.parse().unwrap(),
+            tls: false,
+            multiplexed: false,
+            watch: clock.watch(),
+            clock,
+            framing: Arc::default(),
+            keep_alive: std::time::Duration::ZERO,
+            stop: Arc::default(),
+            _place: limits.admit(address).unwrap(),
+            _open: worker::Open::for_tests(),
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Workers: one thread, one single-threaded runtime and one listening socket each.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::watch;
+
+use super::{Clock, Handler, ListenerOptions, accept, limit::Limits, tls};
+
+/// Why a listener could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be had.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// What was asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// No thread for a worker.
+    #[error("cannot start a worker thread")]
+    Thread(#[source] io::Error),
+}
+
+/// What all connections of a worker share.
+pub(crate) struct Worker<H> {
+    pub(crate) handler: Arc<H>,
+    pub(crate) options: ListenerOptions,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) tls: Option<tls::Acceptor>,
+    /// Connections and tunnels of this worker.
+    pub(crate) open: Arc<watch::Sender<usize>>,
+}
+
+/// For connections that are cut off to say so to the other end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The two steps in which a listener ends.
+pub struct Stop {
+    step: watch::Sender<Step>,
+    aborted: AtomicBool,
+    started: AtomicBool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Running,
+    /// No new connections or requests; what runs is finished.
+    Stopping,
+    /// What still runs is cut off.
+    Aborting,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self {
+            step: watch::channel(Step::Running).0,
+            aborted: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Stop {
+    /// Whether connections should end after the message at hand.
+    pub fn is_stopping(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Whether connections should end now.
+    pub fn is_aborting(&self) -> bool {
+        self.aborted.load(Ordering::Relaxed)
+    }
+
+    /// Resolves once stopping.
+    pub async fn stopping(&self) {
+        self.reached(Step::Stopping).await;
+    }
+
+    /// Resolves once what runs is to be cut off.
+    pub async fn aborting(&self) {
+        self.reached(Step::Aborting).await;
+    }
+
+    async fn reached(&self, step: Step) {
+        // Only fails if the sender is gone, which `self` holds.
+        let _ = self.step.subscribe().wait_for(|now| *now >= step).await;
+    }
+
+    fn go(&self, step: Step) {
+        self.started.store(true, Ordering::Relaxed);
+        self.aborted.store(step == Step::Aborting, Ordering::Relaxed);
+        self.step.send_replace(step);
+    }
+}
+
+/// A listener that runs.
+pub struct Running {
+    address: SocketAddr,
+    stop: Arc<Stop>,
+    limits: Arc<Limits>,
+    clocks: Vec<Arc<Clock>>,
+    threads: Vec<JoinHandle<()>>,
+    options: ListenerOptions,
+}
+
+/// Binds and starts every worker; `handler` makes one for each, by number.
+pub fn start<H: Handler>(
+    options: ListenerOptions,
+    handler: impl Fn(usize, Arc<Clock>) -> Arc<H>,
+) -> Result<Running, ListenError> {
+    let certificates = options.tls.as_ref().map(tls::load).transpose()?;
+    let certificates = certificates.map(|config| Arc::new(ArcSwap::new(config)));
+    let sockets = bind_all(&options)?;
+    let address = local_address(&sockets, &options)?;
+    let stop = Arc::new(Stop::default());
+    let limits = Limits::new(options.max_connections, options.max_connections_per_peer);
+    let mut running = Running {
+        address,
+        stop: stop.clone(),
+        limits: limits.clone(),
+        clocks: Vec::new(),
+        threads: Vec::new(),
+        options: options.clone(),
+    };
+    for (number, socket) in sockets.into_iter().enumerate() {
+        let clock = Arc::new(Clock::default());
+        running.clocks.push(clock.clone());
+        let worker = Arc::new(Worker {
+            handler: handler(number, clock.clone()),
+            options: options.clone(),
+            clock,
+            limits: limits.clone(),
+            stop: stop.clone(),
+            tls: certificates.clone().map(tls::Acceptor::new),
+            open: Arc::new(watch::channel(0).0),
+        });
+        running.threads.push(spawn(number, worker, socket).map_err(ListenError::Thread)?);
+    }
+    Ok(running)
+}
+
+fn bind_all(options: &ListenerOptions) -> Result<Vec<std::net::TcpListener>, ListenError> {
+    let mut address = options.listen;
+    let mut sockets = Vec::new();
+    // With SO_REUSEPORT alone, a second process would silently take half of the connections.
+    let alone = bind(address, Share::Alone).map(drop);
+    alone.map_err(|source| ListenError::Bind { address, source })?;
+    for _ in 0..options.worker_count() {
+        let bound = bind(address, Share::WithWorkers);
+        let listening = bound.and_then(|socket| {
+            socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+            Ok(std::net::TcpListener::from(socket))
+        });
+        let socket = listening.map_err(|source| ListenError::Bind { address, source })?;
+        // Port 0: the others join the port that the first was given.
+        address = socket.local_addr().map_err(|source| ListenError::Bind { address, source })?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+#[derive(PartialEq)]
+enum Share {
+    Alone,
+    WithWorkers,
+}
+
+fn bind(address: SocketAddr, share: Share) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if share == Share::WithWorkers {
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn local_address(
+    sockets: &[std::net::TcpListener],
+    options: &ListenerOptions,
+) -> Result<SocketAddr, ListenError> {
+    let address = options.listen;
+    let first = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr);
+    first.map_err(|source| ListenError::Bind { address, source })
+}
+
+fn spawn<H: Handler>(
+    number: usize,
+    worker: Arc<Worker<H>>,
+    socket: std::net::TcpListener,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name(format!("proxy-{number}"));
+    thread.spawn(move || runtime.block_on(run(number, worker, socket)))
+}
+
+async fn run<H: Handler>(number: usize, worker: Arc<Worker<H>>, socket: std::net::TcpListener) {
+    let listener = match tokio::net::TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot use the listening socket"),
+    };
+    let ticking = worker.clone();
+    tokio::spawn(async move {
+        let tick = ticking.options.tick;
+        ticking.clock.run(tick, |now| ticking.handler.tick(now)).await;
+    });
+    if let (0, Some(acceptor), Some(files)) = (number, &worker.tls, &worker.options.tls) {
+        tokio::spawn(tls::follow(files.clone(), acceptor.clone()));
+    }
+    accept::run(worker.clone(), listener).await;
+    worker.ended(&worker.open).await;
+}
+
+/// Counts a connection of a worker for as long as it is held.
+pub(crate) struct Open(Arc<watch::Sender<usize>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+#[cfg(test)]
+impl Open {
+    pub(crate) fn for_tests() -> Self {
+        Self(Arc::new(watch::channel(1).0))
+    }
+}
+
+impl<H> Worker<H> {
+    /// One more connection.
+    pub(crate) fn opened(&self) -> Open {
+        self.open.send_modify(|open| *open += 1);
+        Open(self.open.clone())
+    }
+
+    /// Resolves once no connection of this worker is open any more, or shortly after the listener
+    /// began to cut them off.
+    async fn ended(&self, open: &watch::Sender<usize>) {
+        let mut open = open.subscribe();
+        let cut_off = async {
+            self.stop.aborting().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            _ = open.wait_for(|open| *open == 0) => {}
+            () = cut_off => {}
+        }
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections open now.
+    pub fn open_connections(&self) -> usize {
+        self.limits.open()
+    }
+
+    /// How it was started.
+    pub fn options(&self) -> &ListenerOptions {
+        &self.options
+    }
+
+    /// Accepts nothing more, lets what runs come to its end, and cuts off what still runs after
+    /// `grace`. Returns once every worker has ended.
+    pub async fn drain(mut self, grace: Duration) {
+        self.go(Step::Stopping);
+        let (stop, clocks) = (self.stop.clone(), self.clocks.clone());
+        let cut_off = tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            stop.go(Step::Aborting);
+            clocks.iter().for_each(|clock| clock.wake_all());
+        });
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().filter_map(|thread| thread.join().err()).count()
+        });
+        if joined.await.is_ok_and(|panicked| panicked > 0) {
+            tracing::error!("a proxy worker had panicked");
+        }
+        cut_off.abort();
+    }
+
+    fn go(&self, step: Step) {
+        self.stop.go(step);
+        self.clocks.iter().for_each(|clock| clock.wake_all());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.go(Step::Aborting);
+    }
+}

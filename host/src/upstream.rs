@@ -1,0 +1,63 @@
+//! Servers, as this router reaches them: connections, pools, and how healthy each seems.
+//!
+//! An [`Endpoint`] is one server URI with what all workers know of it: messages in flight, failures,
+//! ejection. [`Pools`] are one worker's connections, so that taking one locks nothing that another
+//! thread touches. Which server a message goes to is decided elsewhere; this module may not know
+//! `proxy`, `plugin` or `resolve`.
+
+pub mod body;
+pub mod check;
+pub mod dial;
+pub mod endpoint;
+pub mod http1;
+pub mod http2;
+pub mod metrics;
+pub mod options;
+pub mod pool;
+
+pub use body::RequestBody;
+pub use endpoint::{Endpoint, Endpoints};
+pub use metrics::Metrics;
+pub use options::UpstreamOptions;
+pub use pool::Pools;
+
+/// Why a body or a connection broke off.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a server did not answer a request.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection could be opened; the server has seen nothing.
+    #[error("cannot connect to {server}")]
+    Connect {
+        /// The URI.
+        server: String,
+        /// Why not.
+        #[source]
+        source: dial::DialError,
+    },
+    /// Every connection allowed is busy, and none became free in time.
+    #[error("all {limit} connections to {server} are busy")]
+    Busy {
+        /// The URI.
+        server: String,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The connection broke before the head of the response was complete.
+    #[error("connection to {server} broke before its response")]
+    Broken {
+        /// The URI.
+        server: String,
+        /// How.
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+impl UpstreamError {
+    /// Whether the server cannot have seen any of the request.
+    pub fn nothing_sent(&self) -> bool {
+        !matches!(self, Self::Broken { .. })
+    }
+}

@@ -1,0 +1,271 @@
+//! One server URI and what all workers know of it.
+//!
+//! Health here is this router's own experience: failures in a row eject a server for a while that
+//! doubles each time, and active checks, where a service asks for them, can call it unhealthy
+//! until they succeed again.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{Metrics, UpstreamOptions};
+use crate::table::record::ServerUri;
+
+/// A server, by its URI.
+pub struct Endpoint {
+    /// Unique among the endpoints of the process, for pools to find theirs.
+    pub number: u64,
+    /// As registered.
+    pub uri: ServerUri,
+    /// Without the brackets of an IPv6 address.
+    pub host: Box<str>,
+    /// 80 where none is written.
+    pub port: u16,
+    in_flight: AtomicU32,
+    failures: AtomicU32,
+    ejections: AtomicU32,
+    /// Milliseconds since `epoch`.
+    ejected_until: AtomicU64,
+    failing_checks: AtomicBool,
+    epoch: Instant,
+    options: Arc<UpstreamOptions>,
+    metrics: Metrics,
+}
+
+impl Endpoint {
+    /// Whether messages should go elsewhere: it is ejected, or fails its active checks.
+    pub fn is_unavailable(&self) -> bool {
+        self.failing_checks.load(Relaxed) || self.is_ejected()
+    }
+
+    /// Whether active checks say that it is not well.
+    pub fn fails_checks(&self) -> bool {
+        self.failing_checks.load(Relaxed)
+    }
+
+    /// Whether failures in a row have ejected it, and the time for that has not passed.
+    pub fn is_ejected(&self) -> bool {
+        let until = self.ejected_until.load(Relaxed);
+        until != 0 && until > self.millis(Instant::now())
+    }
+
+    /// Messages sent to it by this router and not yet answered.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Counts a message as in flight for as long as the guard is held.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight(self.clone())
+    }
+
+    /// It answered.
+    pub fn succeeded(&self) {
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+            self.ejections.store(0, Relaxed);
+        }
+    }
+
+    /// It could not be reached, broke off, did not answer in time or said that it cannot serve.
+    pub fn failed(&self) {
+        let failures = self.failures.fetch_add(1, Relaxed) + 1;
+        let limit = self.options.eject_after;
+        if limit == 0 || failures < limit || self.is_ejected() {
+            return;
+        }
+        // One more failure after the time has passed ejects it again at once.
+        self.failures.store(limit - 1, Relaxed);
+        let before = self.ejections.fetch_add(1, Relaxed);
+        let span = ejection(&self.options, before);
+        self.ejected_until.store(self.millis(Instant::now() + span).max(1), Relaxed);
+        self.metrics.ejections.inc();
+        tracing::warn!(server = %self.uri, seconds = span.as_secs_f32(), "server ejected after {limit} failures in a row");
+    }
+
+    /// What active checks found.
+    pub fn checked(&self, healthy: bool) {
+        if self.failing_checks.swap(!healthy, Relaxed) == healthy {
+            tracing::info!(server = %self.uri, healthy, "active checks changed their mind about a server");
+        }
+        if healthy {
+            self.succeeded();
+            self.ejected_until.store(0, Relaxed);
+        }
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn ejection(options: &UpstreamOptions, before: u32) -> Duration {
+    let doubled = options.eject_for.saturating_mul(1 << before.min(16));
+    doubled.min(options.eject_max)
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Endpoint").field(&self.uri).finish()
+    }
+}
+
+/// A message on its way to a server and back.
+pub struct InFlight(Arc<Endpoint>);
+
+impl InFlight {
+    /// Where it was sent.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Every endpoint that anything refers to; the same URI is the same endpoint.
+pub struct Endpoints {
+    by_uri: Mutex<Known>,
+    options: Arc<UpstreamOptions>,
+    metrics: Metrics,
+    epoch: Instant,
+}
+
+#[derive(Default)]
+struct Known {
+    endpoints: HashMap<ServerUri, Weak<Endpoint>>,
+    next: u64,
+    /// Forget the dead at this size.
+    sweep_at: usize,
+}
+
+impl Endpoints {
+    /// None yet.
+    pub fn new(options: UpstreamOptions, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            by_uri: Mutex::default(),
+            options: Arc::new(options),
+            metrics,
+            epoch: Instant::now(),
+        })
+    }
+
+    /// What all of them share.
+    pub fn options(&self) -> &Arc<UpstreamOptions> {
+        &self.options
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The endpoint of a URI.
+    pub fn get(&self, uri: &ServerUri) -> Arc<Endpoint> {
+        let mut known = self.by_uri.lock();
+        if let Some(endpoint) = known.endpoints.get(uri).and_then(Weak::upgrade) {
+            return endpoint;
+        }
+        known.next += 1;
+        let endpoint = Arc::new(self.make(known.next, uri));
+        known.endpoints.insert(uri.clone(), Arc::downgrade(&endpoint));
+        if known.endpoints.len() > known.sweep_at {
+            known.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
+            known.sweep_at = (known.endpoints.len() * 2).max(64);
+        }
+        endpoint
+    }
+
+    fn make(&self, number: u64, uri: &ServerUri) -> Endpoint {
+        let host_port = uri.host_port();
+        let (host, port) = host_port.rsplit_once(':').unwrap_or((&host_port, "80"));
+        Endpoint {
+            number,
+            uri: uri.clone(),
+            host: host.trim_start_matches('[').trim_end_matches(']').into(),
+            port: port.parse().unwrap_or(80),
+            in_flight: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            failing_checks: AtomicBool::new(false),
+            epoch: self.epoch,
+            options: self.options.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoints(options: UpstreamOptions) -> Arc<Endpoints> {
+        Endpoints::new(options, Metrics::new(&prometheus::Registry::new()).unwrap())
+    }
+
+    fn uri(text: &str) -> ServerUri {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_endpoint_for_one_uri() {
+        let endpoints = endpoints(UpstreamOptions::default());
+        let first = endpoints.get(&uri("http://a:1"));
+        assert!(Arc::ptr_eq(&first, &endpoints.get(&uri("http://a:1"))));
+        assert_ne!(first.number, endpoints.get(&uri("http://a:2")).number);
+        let number = first.number;
+        drop(first);
+        assert_ne!(endpoints.get(&uri("http://a:1")).number, number, "a pool cannot take it for the old one");
+    }
+
+    #[test]
+    fn hosts_and_ports() {
+        let endpoints = endpoints(UpstreamOptions::default());
+        for (text, host, port) in [
+            ("http://a", "a", 80),
+            ("http://a:81/base", "a", 81),
+            ("http://[::1]:82", "::1", 82),
+            ("h2c://[::1]", "::1", 80),
+        ] {
+            let endpoint = endpoints.get(&uri(text));
+            assert_eq!((&*endpoint.host, endpoint.port), (host, port), "{text}");
+        }
+    }
+
+    #[test]
+    fn failures_in_a_row_eject() {
+        let endpoints = endpoints(UpstreamOptions { eject_after: 3, ..UpstreamOptions::default() });
+        let endpoint = endpoints.get(&uri("http://a:1"));
+        endpoint.failed();
+        endpoint.failed();
+        endpoint.succeeded();
+        endpoint.failed();
+        endpoint.failed();
+        assert!(!endpoint.is_unavailable());
+        endpoint.failed();
+        assert!(endpoint.is_ejected());
+        endpoint.checked(true);
+        assert!(!endpoint.is_unavailable(), "an active check that succeeds ends it");
+        endpoint.checked(false);
+        assert!(endpoint.is_unavailable());
+    }
+
+    #[test]
+    fn ejections_double_to_a_limit() {
+        let options = UpstreamOptions::default();
+        let seconds = [0, 1, 2, 3, 4, 5, 30].map(|before| ejection(&options, before).as_secs());
+        assert_eq!(seconds, [10, 20, 40, 80, 160, 300, 300]);
+    }
+}

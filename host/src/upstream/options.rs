@@ -1,0 +1,48 @@
+//! What can be set about connections to servers.
+
+use std::time::Duration;
+
+/// Pools, timeouts and ejection; the same for every server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamOptions {
+    /// HTTP/1.1 connections to one server, for each worker. Default 1024.
+    pub max_connections: usize,
+    /// HTTP/1.1 connections to one server that are kept idle, for each worker. Default 256.
+    pub max_idle: usize,
+    /// HTTP/2 connections to one server, for each worker. Default 4.
+    pub max_http2_connections: usize,
+    /// Messages that wait for a connection to one server, for each worker. Default 1024.
+    pub max_queue: usize,
+    /// For how long they wait. Default 2 s.
+    pub queue_timeout: Duration,
+    /// For opening a connection, name resolution included. Default 2 s.
+    pub connect_timeout: Duration,
+    /// A connection that was not used for so long is closed. Default 60 s.
+    pub idle_timeout: Duration,
+    /// Head of a response, in bytes. Default 64 KiB.
+    pub max_head: usize,
+    /// So many failures in a row eject a server; 0 never does. Default 5.
+    pub eject_after: u32,
+    /// For how long the first time; doubles with each ejection that follows. Default 10 s.
+    pub eject_for: Duration,
+    /// The longest ejection. Default 5 min.
+    pub eject_max: Duration,
+}
+
+impl Default for UpstreamOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_idle: 256,
+            max_http2_connections: 4,
+            max_queue: 1024,
+            queue_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(60),
+            max_head: 64 << 10,
+            eject_after: 5,
+            eject_for: Duration::from_secs(10),
+            eject_max: Duration::from_secs(300),
+        }
+    }
+}

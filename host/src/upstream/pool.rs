@@ -1,0 +1,403 @@
+//! One worker's connections to every server, bounded.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::{Request, Response};
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{
+    Endpoint, Endpoints, Metrics, RequestBody, UpstreamError, UpstreamOptions,
+    body::ResponseBody,
+    dial::{DialError, dial},
+    http1::{self, Http1, Unanswered},
+    http2::Http2,
+};
+
+/// The pools of one worker, by endpoint.
+pub struct Pools {
+    by_endpoint: Mutex<HashMap<u64, Arc<Pool>, foldhash::fast::RandomState>>,
+    shared: Arc<Shared>,
+}
+
+/// What every pool of a worker needs.
+struct Shared {
+    options: Arc<UpstreamOptions>,
+    metrics: Metrics,
+    /// The worker's coarse time, in milliseconds.
+    now: AtomicU64,
+}
+
+/// How to speak to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// Which connections will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// One that is open and free, else a new one.
+    Any,
+    /// Only a new one: one that was open has just turned out to be dead.
+    New,
+}
+
+/// What became of a request.
+pub enum Sent {
+    /// It has a response.
+    Answered(Response<ResponseBody>),
+    /// No connection could be had.
+    Unsent(Box<Request<RequestBody>>, UpstreamError),
+    /// The connection that was to carry it broke; given back if not a byte of it was sent.
+    Broken {
+        /// As it was.
+        request: Option<Box<Request<RequestBody>>>,
+        /// The connection had carried messages before, so the server may just have closed it.
+        reused: bool,
+        /// What happened.
+        error: UpstreamError,
+    },
+}
+
+impl Pools {
+    /// All empty.
+    pub fn new(endpoints: &Endpoints) -> Self {
+        let options = endpoints.options().clone();
+        let shared = Shared { options, metrics: endpoints.metrics().clone(), now: AtomicU64::new(0) };
+        Self { by_endpoint: Mutex::default(), shared: Arc::new(shared) }
+    }
+
+    /// Sends a request on a free connection, or on a new one.
+    pub async fn send(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        protocol: Protocol,
+        connections: Connections,
+        request: Request<RequestBody>,
+    ) -> Sent {
+        let in_flight = endpoint.begin();
+        match protocol {
+            Protocol::Http1 => {
+                let (lease, reused) = match self.http1(endpoint, connections).await {
+                    Ok(leased) => leased,
+                    Err(error) => return Sent::Unsent(Box::new(request), error),
+                };
+                match http1::send(lease, request, in_flight).await {
+                    Ok(response) => Sent::Answered(response.map(ResponseBody::Http1)),
+                    Err(unanswered) => broken(endpoint, unanswered, reused),
+                }
+            }
+            Protocol::Http2 => {
+                let (connection, reused) = match Box::pin(self.pool(endpoint).http2(connections)).await {
+                    Ok(had) => had,
+                    Err(error) => return Sent::Unsent(Box::new(request), error),
+                };
+                match connection.send(request, in_flight).await {
+                    Ok(response) => Sent::Answered(response.map(ResponseBody::Http2)),
+                    Err(unanswered) => broken(endpoint, unanswered, reused),
+                }
+            }
+        }
+    }
+
+    async fn http1(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        connections: Connections,
+    ) -> Result<(Lease, bool), UpstreamError> {
+        if connections == Connections::Any
+            && let Some(lease) = self.idle(endpoint)
+        {
+            return Ok((lease, true));
+        }
+        // Rare, and large: kept out of the future of every message.
+        Box::pin(self.pool(endpoint).wait_or_open()).await
+    }
+
+    fn idle(&self, endpoint: &Endpoint) -> Option<Lease> {
+        self.by_endpoint.lock().get(&endpoint.number)?.idle()
+    }
+
+    fn pool(&self, endpoint: &Arc<Endpoint>) -> Arc<Pool> {
+        let mut pools = self.by_endpoint.lock();
+        let pool = pools.entry(endpoint.number).or_insert_with(|| {
+            let (endpoint, shared) = (endpoint.clone(), self.shared.clone());
+            Arc::new(Pool {
+                endpoint,
+                shared,
+                state: Mutex::default(),
+                dialling: tokio::sync::Mutex::default(),
+            })
+        });
+        pool.clone()
+    }
+
+    /// Closes what was idle for too long or was closed by its server; call it now and then.
+    pub fn tick(&self, now: u64) {
+        self.shared.now.store(now, Relaxed);
+        let idle_timeout = u64::try_from(self.shared.options.idle_timeout.as_millis()).unwrap_or(u64::MAX);
+        let pools: Vec<_> = self.by_endpoint.lock().values().cloned().collect();
+        for pool in &pools {
+            // Dropped after the lock is released: their destructors take it.
+            let closed = pool.close_idle(now, idle_timeout);
+            drop(closed);
+        }
+        drop(pools);
+        self.by_endpoint.lock().retain(|_, pool| !pool.is_forgotten());
+    }
+}
+
+impl Drop for Pools {
+    fn drop(&mut self) {
+        for pool in std::mem::take(&mut *self.by_endpoint.lock()).into_values() {
+            // Connections at rest and their pool hold each other.
+            let idle = std::mem::take(&mut pool.state.lock().idle);
+            drop(idle);
+        }
+    }
+}
+
+fn broken(endpoint: &Endpoint, unanswered: Unanswered, reused: bool) -> Sent {
+    let Unanswered { request, error } = unanswered;
+    let error = UpstreamError::Broken { server: endpoint.uri.to_string(), source: error };
+    Sent::Broken { request: request.map(Box::new), reused, error }
+}
+
+/// One worker's connections to one server.
+struct Pool {
+    endpoint: Arc<Endpoint>,
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+    /// Held while an HTTP/2 connection is opened.
+    dialling: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The one used last is at the end, and used next.
+    idle: Vec<Resting>,
+    /// HTTP/1.1 connections, idle or not, and permissions to open one.
+    open: usize,
+    waiting: VecDeque<oneshot::Sender<Grant>>,
+    http2: Vec<Http2>,
+}
+
+struct Resting {
+    connection: Lease,
+    since: u64,
+}
+
+/// What one who waits gets.
+enum Grant {
+    Connection(Lease),
+    /// A connection went: another may be opened.
+    Place(Place),
+}
+
+impl Pool {
+    fn idle(&self) -> Option<Lease> {
+        let resting = self.state.lock().idle.pop()?;
+        self.shared.metrics.reused.inc();
+        Some(resting.connection)
+    }
+
+    async fn wait_or_open(self: Arc<Self>) -> Result<(Lease, bool), UpstreamError> {
+        let place = match self.place() {
+            Ok(place) => place,
+            Err(Some(granted)) => match timeout(self.shared.options.queue_timeout, granted).await {
+                Ok(Ok(Grant::Connection(lease))) => return Ok((lease, true)),
+                Ok(Ok(Grant::Place(place))) => place,
+                _ => return Err(self.busy()),
+            },
+            Err(None) => return Err(self.busy()),
+        };
+        self.open(place).await.map(|lease| (lease, false)).map_err(|source| self.unreachable(source))
+    }
+
+    /// Permission to open a connection; else a promise of one, unless too many wait already.
+    fn place(self: &Arc<Self>) -> Result<Place, Option<oneshot::Receiver<Grant>>> {
+        let mut state = self.state.lock();
+        if state.open < self.shared.options.max_connections {
+            state.open += 1;
+            return Ok(Place(self.clone()));
+        }
+        state.waiting.retain(|waiting| !waiting.is_closed());
+        if state.waiting.len() >= self.shared.options.max_queue {
+            return Err(None);
+        }
+        let (grant, granted) = oneshot::channel();
+        state.waiting.push_back(grant);
+        Err(Some(granted))
+    }
+
+    async fn open(&self, place: Place) -> Result<Lease, DialError> {
+        let options = &self.shared.options;
+        let stream = dial(&self.endpoint, options.connect_timeout).await?;
+        let connection = Http1::begin(stream, options).await?;
+        self.shared.metrics.opened.inc();
+        self.shared.metrics.connections.inc();
+        Ok(Lease(Some(Box::new(Held { connection, place, spent: false }))))
+    }
+
+    async fn http2(&self, connections: Connections) -> Result<(Http2, bool), UpstreamError> {
+        if let Some(calm) = self.calmest(connections) {
+            return Ok((calm, true));
+        }
+        // One at a time, or a burst of messages would open a connection each.
+        let options = &self.shared.options;
+        let turn = timeout(options.queue_timeout, self.dialling.lock()).await;
+        let _turn = turn.map_err(|_| self.busy())?;
+        if let Some(calm) = self.calmest(connections) {
+            return Ok((calm, true));
+        }
+        let begun = async {
+            let stream = dial(&self.endpoint, options.connect_timeout).await?;
+            Http2::begin(stream, options, &self.shared.metrics).await
+        };
+        let connection = begun.await.map_err(|source| self.unreachable(source))?;
+        self.shared.metrics.opened.inc();
+        self.state.lock().http2.push(connection.clone());
+        Ok((connection, false))
+    }
+
+    /// The open HTTP/2 connection with the fewest streams, unless another is to be opened.
+    fn calmest(&self, connections: Connections) -> Option<Http2> {
+        if connections == Connections::New {
+            return None;
+        }
+        let mut state = self.state.lock();
+        state.http2.retain(Http2::is_usable);
+        let may_open = state.http2.len() < self.shared.options.max_http2_connections;
+        let calmest = state.http2.iter().min_by_key(|connection| connection.streams())?;
+        if may_open && calmest.is_crowded() {
+            return None;
+        }
+        self.shared.metrics.reused.inc();
+        Some(calmest.clone())
+    }
+
+    fn unreachable(&self, source: DialError) -> UpstreamError {
+        self.shared.metrics.failed.inc();
+        UpstreamError::Connect { server: self.endpoint.uri.to_string(), source }
+    }
+
+    fn busy(&self) -> UpstreamError {
+        self.shared.metrics.busy.inc();
+        UpstreamError::Busy {
+            server: self.endpoint.uri.to_string(),
+            limit: self.shared.options.max_connections,
+        }
+    }
+
+    fn close_idle(&self, now: u64, idle_timeout: u64) -> Vec<Resting> {
+        let mut state = self.state.lock();
+        let over = |resting: &mut Resting| {
+            let too_long = now.saturating_sub(resting.since) > idle_timeout;
+            too_long || !resting.connection.connection().is_alive()
+        };
+        let mut closed: Vec<_> = state.idle.extract_if(.., over).collect();
+        state.http2.retain(|connection| connection.is_usable());
+        drop(state);
+        closed.iter_mut().for_each(|resting| resting.connection.never_again());
+        closed
+    }
+
+    /// Nothing is open, and no plan knows the server any more.
+    fn is_forgotten(self: &Arc<Self>) -> bool {
+        let state = self.state.lock();
+        if Arc::strong_count(&self.endpoint) == 1 && state.open == 0 && state.http2.iter().all(Http2::is_idle)
+        {
+            return true;
+        }
+        false
+    }
+
+    /// Takes a connection back, for one who waits or to rest.
+    fn give_back(&self, mut lease: Lease) {
+        let mut state = self.state.lock();
+        while let Some(waiting) = state.waiting.pop_front() {
+            match waiting.send(Grant::Connection(lease)) {
+                Ok(()) => return,
+                Err(Grant::Connection(unwanted)) => lease = unwanted,
+                Err(Grant::Place(_)) => return,
+            }
+        }
+        if state.idle.len() >= self.shared.options.max_idle {
+            drop(state);
+            return lease.never_again();
+        }
+        lease.connection().rest();
+        state.idle.push(Resting { connection: lease, since: self.shared.now.load(Relaxed) });
+    }
+}
+
+/// Permission for one connection to be open.
+struct Place(Arc<Pool>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let pool = &self.0;
+        let mut state = pool.state.lock();
+        while let Some(waiting) = state.waiting.pop_front() {
+            if !waiting.is_closed() {
+                let passed_on = Place(pool.clone());
+                drop(state);
+                // If that one gave up just now, its place comes back here.
+                let _ = waiting.send(Grant::Place(passed_on));
+                return;
+            }
+        }
+        state.open -= 1;
+    }
+}
+
+struct Held {
+    connection: Http1,
+    place: Place,
+    spent: bool,
+}
+
+/// A connection in use; returns to its pool when dropped, if it can carry another message.
+pub struct Lease(Option<Box<Held>>);
+
+impl Lease {
+    /// The connection.
+    pub(crate) fn connection(&mut self) -> &mut Http1 {
+        &mut self.0.as_mut().expect("held until dropped").connection
+    }
+
+    /// It is not to be used for another message.
+    pub(crate) fn never_again(&mut self) {
+        if let Some(held) = &mut self.0 {
+            held.spent = true;
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(held) = self.0.take() else { return };
+        let pool = held.place.0.clone();
+        if !held.spent && held.connection.is_reusable() {
+            pool.give_back(Self(Some(held)));
+        } else {
+            pool.shared.metrics.connections.dec();
+        }
+    }
+}
+
+/// How long a message may wait for a connection and for it to be opened, at most.
+pub fn patience(options: &UpstreamOptions) -> Duration {
+    options.queue_timeout + options.connect_timeout
+}
