@@ -1,0 +1,168 @@
+//! The HTTP proxy: one message's life, from its request's head to its response's end.
+//!
+//! [`exchange`] tells it in order. What a message needs to know is in the [`Plan`], compiled
+//! whenever something changes; what it needs to use is its worker's. Where it goes is decided by
+//! `resolve`, what plugins say by `plugin`, how it gets there by `upstream`. This module may not
+//! know `api` or `gateway`.
+
+pub mod explain;
+pub mod metrics;
+pub mod plan;
+pub mod respond;
+pub mod settings;
+
+mod exchange;
+mod filter;
+mod forward;
+mod head;
+mod identify;
+mod reply;
+mod route;
+mod routes;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod websocket;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+
+use crate::{
+    listener::{self, BoxError, Connection, Handler, ListenError, ListenerOptions, Phase, Running},
+    table::{Assignments, ServiceId},
+    upstream::{Endpoints, Pools},
+};
+
+pub use explain::{Explanation, Unexplained};
+pub use metrics::Metrics;
+pub use plan::{Compiler, Plan, Planner};
+pub use reply::Reply;
+pub use settings::{Settings, listener_options, upstream_options};
+
+/// What a proxy works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// Swapped when something changes.
+    pub plan: Arc<ArcSwap<Plan>>,
+    /// Who goes where.
+    pub assignments: Arc<Assignments>,
+    /// Servers, as all workers know them.
+    pub endpoints: Arc<Endpoints>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A proxy that runs.
+pub struct Proxy {
+    parts: Parts,
+    running: Running,
+}
+
+impl Proxy {
+    /// Binds its address and starts its workers.
+    pub fn start(options: ListenerOptions, parts: Parts) -> Result<Self, ListenError> {
+        let running = listener::start(options, |_, _| Arc::new(Worker::new(parts.clone())))?;
+        Ok(Self { parts, running })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.running.address()
+    }
+
+    /// Connections and tunnels open now.
+    pub fn open_connections(&self) -> usize {
+        self.running.open_connections()
+    }
+
+    /// Where a message of this client to this service would go, and why. Changes nothing.
+    pub async fn explain(
+        &self,
+        service: &ServiceId,
+        client: &str,
+        headers: HeaderMap,
+    ) -> Result<Explanation, Unexplained> {
+        self.parts.explain(service, client, headers).await
+    }
+
+    /// Accepts nothing more, finishes what runs, and cuts off what still runs after `grace`.
+    pub async fn drain(self, grace: Duration) {
+        self.running.drain(grace).await;
+    }
+}
+
+impl Parts {
+    /// As [`Proxy::explain`].
+    pub async fn explain(
+        &self,
+        service: &ServiceId,
+        client: &str,
+        headers: HeaderMap,
+    ) -> Result<Explanation, Unexplained> {
+        let plan = self.plan.load_full();
+        explain::explain(&plan, &self.assignments, &self.endpoints, (service, client), headers, unix_now())
+            .await
+    }
+}
+
+/// What the messages of one worker share.
+struct Worker {
+    plan: Arc<ArcSwap<Plan>>,
+    assignments: Arc<Assignments>,
+    endpoints: Arc<Endpoints>,
+    metrics: Arc<Metrics>,
+    pools: Pools,
+    budget: forward::Budget,
+    /// Milliseconds since the Unix epoch, as of the last tick.
+    unix: AtomicU64,
+}
+
+impl Worker {
+    fn new(parts: Parts) -> Self {
+        let Parts { plan, assignments, endpoints, metrics } = parts;
+        let pools = Pools::new(&endpoints);
+        let unix = AtomicU64::new(unix_now());
+        Self { plan, assignments, endpoints, metrics, pools, budget: forward::Budget::default(), unix }
+    }
+
+    fn now(&self) -> u64 {
+        self.unix.load(Relaxed)
+    }
+}
+
+fn unix_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Handler for Worker {
+    type Body = Reply;
+
+    fn handle(
+        self: Arc<Self>,
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Reply>, BoxError>> + Send + 'static {
+        exchange::answer(self, connection, request)
+    }
+
+    fn overdue(&self, phase: Phase) {
+        self.metrics.overdue(phase);
+    }
+
+    fn tick(&self, now: u64) {
+        self.unix.store(unix_now(), Relaxed);
+        self.pools.tick(now);
+    }
+}

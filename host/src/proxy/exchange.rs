@@ -1,0 +1,349 @@
+//! The life of one message, in the order in which it happens: admit, find the service, identify the
+//! client, route, filter, forward, filter, answer.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
+};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::{
+    Plan, Worker,
+    filter::{self, Passing},
+    forward::{Forwarded, Outbound},
+    head::{self, Seen},
+    identify::{self, ClientId},
+    plan::{Found, ServicePlan},
+    reply::{Exchange, Reply},
+    respond::Refusal,
+    route::{self, Choice},
+    routes::{self, Target},
+    sources::Known,
+    upgrade,
+};
+use crate::{
+    listener::{BoxError, Connection, Phase},
+    upstream::RequestBody,
+};
+
+const SERVICE: HeaderName = HeaderName::from_static("message-flow-service");
+const VERSION: HeaderName = HeaderName::from_static("message-flow-version");
+
+/// Answers a request, whatever happens. An error only breaks its connection off.
+pub(super) async fn answer(
+    worker: Arc<Worker>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, BoxError> {
+    let (head, body) = request.into_parts();
+    let mut message = Inbound { exchange: Exchange::begin(worker, connection), head };
+    let answered = message.pass(body).await;
+    let response = answered.unwrap_or_else(|refusal| message.refuse(&refusal));
+    Ok(message.finish(response))
+}
+
+/// A message on its way.
+pub(super) struct Inbound {
+    pub(super) exchange: Exchange,
+    pub(super) head: Parts,
+}
+
+/// For whom a message is and from whom.
+struct Addressed {
+    plan: Arc<ServicePlan>,
+    client: ClientId,
+}
+
+impl Inbound {
+    pub(super) fn worker(&self) -> &Arc<Worker> {
+        &self.exchange.worker
+    }
+
+    async fn pass(&mut self, body: Incoming) -> Result<Response<Reply>, Refusal> {
+        let seen = Seen::look(&self.head.headers);
+        let Addressed { plan, client } = self.address(&seen)?;
+        self.exchange.is_for(plan.clone());
+        let upgrade = self.upgrade(&seen, &body)?;
+        let settings = &plan.settings;
+        head::strip_request(&mut self.head.headers, &seen);
+        head::add_origin(&mut self.head.headers, &seen, &self.exchange.connection, settings);
+        let worker = self.worker().clone();
+        let known =
+            Known { plan: &plan, client: &client, assignments: &worker.assignments, now: worker.now() };
+        let choice = route::choose(self, &known, &[]).await?;
+        let mut body = self.body(body, settings.max_body, settings.response_timeout);
+        if !plan.request_filters.is_empty() {
+            let passing =
+                Passing { known: &known, connection: &self.exchange.connection, server: choice.name(&plan) };
+            // Boxed, to keep the future of a message without filters small.
+            Box::pin(filter::requests(passing, &mut self.head, &mut body)).await?;
+        }
+        // Response filters may look at the request, which goes to the server.
+        let shown = (!plan.response_filters.is_empty()).then(|| self.copy_of_head());
+        if let Some(upgrade) = &upgrade {
+            upgrade.ask(&mut self.head.headers);
+        }
+        let outbound = Outbound { known: &known };
+        let Forwarded { response, choice } = outbound.forward(self, choice, body).await?;
+        if let (Some(upgrade), StatusCode::SWITCHING_PROTOCOLS) = (upgrade, response.status()) {
+            return upgrade.begin(self, response, settings.tunnel_timeout);
+        }
+        let mut response = response.map(Reply::server);
+        if response.status().is_informational() {
+            return Err(Refusal::Unacceptable(
+                StatusCode::BAD_GATEWAY,
+                "the server switched protocols unasked",
+            ));
+        }
+        head::strip_response(response.headers_mut());
+        if let Some(mut shown) = shown {
+            let passing =
+                Passing { known: &known, connection: &self.exchange.connection, server: choice.name(&plan) };
+            response = Box::pin(filter::responses(passing, &mut shown, response)).await?;
+        }
+        Ok(response)
+    }
+
+    /// Admits the message, and finds out for which service it is and from which client.
+    fn address(&mut self, seen: &Seen) -> Result<Addressed, Refusal> {
+        let plan = self.exchange.worker.plan.load();
+        let connection = &self.exchange.connection;
+        head::admit(&self.head, seen, &plan.settings, connection)?;
+        let headers = &self.head.headers;
+        let peer = || identify::peer(&plan.settings, headers, connection.peer.ip(), &connection.peer_text);
+        let client = identify::identify(&plan.settings, headers, peer).map_err(|_| {
+            let why = "the client id is not 1 to 256 visible ASCII characters";
+            Refusal::Unacceptable(StatusCode::BAD_REQUEST, why)
+        })?;
+        let (service, target) = find(&plan, &self.head, seen, client.as_str())?;
+        self.name_host()?;
+        if let Some(target) = target {
+            self.head.uri = target;
+        }
+        Ok(Addressed { plan: service, client })
+    }
+
+    /// An absolute target names the host, whatever the header says (RFC 9112, section 3.2.2); from
+    /// here on the header does, and the target is a path.
+    fn name_host(&mut self) -> Result<(), Refusal> {
+        let Some(authority) = self.head.uri.authority() else { return Ok(()) };
+        let host = HeaderValue::from_str(authority.as_str());
+        let host = host.map_err(|_| Refusal::Malformed("the request's target has no valid host"))?;
+        self.head.headers.insert(header::HOST, host);
+        let path = self.head.uri.path_and_query().cloned();
+        self.head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        Ok(())
+    }
+
+    fn upgrade(&mut self, seen: &Seen, body: &Incoming) -> Result<Option<upgrade::Wanted>, Refusal> {
+        if !head::wants_upgrade(&self.head, seen) {
+            return Ok(None);
+        }
+        if !body.is_end_stream() {
+            return Err(Refusal::Malformed("an upgrade with a body"));
+        }
+        Ok(upgrade::Wanted::take(&mut self.head))
+    }
+
+    /// The body as it will go to the server, and the deadline for the first of what follows.
+    fn body(&self, body: Incoming, limit: u64, response_timeout: std::time::Duration) -> RequestBody {
+        if body.is_end_stream() {
+            return RequestBody::Empty;
+        }
+        let observer = Progress { watch: self.exchange.watch.clone(), response_timeout };
+        RequestBody::Client(Box::new(crate::upstream::body::ClientBody {
+            incoming: body,
+            allowed: limit,
+            observer: Arc::new(observer),
+        }))
+    }
+
+    fn copy_of_head(&self) -> Parts {
+        let mut copy = Request::new(()).into_parts().0;
+        copy.method = self.head.method.clone();
+        copy.uri = self.head.uri.clone();
+        copy.headers = self.head.headers.clone();
+        copy
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) -> Response<Reply> {
+        tracing::debug!(peer = %self.exchange.connection.peer, %refusal, cause = cause(refusal), "message refused");
+        if let Refusal::Overdue(phase) = refusal {
+            self.worker().metrics.overdue(*phase);
+        }
+        refusal.response()
+    }
+
+    fn finish(mut self, mut response: Response<Reply>) -> Response<Reply> {
+        self.exchange.answered(response.status());
+        *response.version_mut() = http::Version::HTTP_11;
+        let exchange = self.exchange;
+        response.map(|reply| reply.ending(exchange))
+    }
+}
+
+/// What is behind a refusal, for the log.
+fn cause(refusal: &Refusal) -> Option<String> {
+    let mut texts = Vec::new();
+    let mut source = std::error::Error::source(refusal);
+    while let Some(error) = source {
+        texts.push(error.to_string());
+        source = error.source();
+    }
+    (!texts.is_empty()).then(|| texts.join(": "))
+}
+
+/// Moves a deadline with a client's body.
+struct Progress {
+    watch: Arc<crate::listener::Watch>,
+    response_timeout: std::time::Duration,
+}
+
+impl crate::upstream::body::Observer for Progress {
+    fn passed(&self, _: usize) {
+        self.watch.touch();
+    }
+
+    fn ended(&self) {
+        if self.watch.phase() == Phase::RequestBody {
+            self.watch.arm(Phase::ResponseHead, self.response_timeout);
+        }
+    }
+}
+
+/// The service of a message, and its target if that is to be changed.
+fn find(
+    plan: &Plan,
+    head: &Parts,
+    seen: &Seen,
+    client: &str,
+) -> Result<(Arc<ServicePlan>, Option<Uri>), Refusal> {
+    if !plan.routes.is_empty() {
+        return find_by_route(plan, head, client);
+    }
+    if seen.names_service
+        && let Some(name) = head.headers.get(SERVICE)
+    {
+        let named = named_by_headers(name, head.headers.get(VERSION))?;
+        return Ok((known(plan, &named, client)?, None));
+    }
+    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let (segment, rest) = first_segment(path).ok_or(Refusal::NoService)?;
+    Ok((known(plan, segment, client)?, Some(target(rest)?)))
+}
+
+fn find_by_route(
+    plan: &Plan,
+    head: &Parts,
+    client: &str,
+) -> Result<(Arc<ServicePlan>, Option<Uri>), Refusal> {
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    let authority = authority.unwrap_or_else(|| super::sources::authority(head));
+    let target_of = Target {
+        host: host_of(authority),
+        path: head.uri.path(),
+        method: &head.method,
+        headers: &head.headers,
+    };
+    let route = plan.routes.find(&target_of).ok_or(Refusal::NoRoute)?;
+    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let stripped = match &route.path {
+        Some(prefix) if route.strip => Some(target(&routes::strip(path, prefix))?),
+        _ => None,
+    };
+    Ok((known(plan, route.service.as_str(), client)?, stripped))
+}
+
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+fn named_by_headers<'a>(
+    name: &'a HeaderValue,
+    version: Option<&HeaderValue>,
+) -> Result<Cow<'a, str>, Refusal> {
+    let text = |value: &'a HeaderValue| value.to_str().map_err(|_| Refusal::NoService);
+    let name = text(name)?;
+    Ok(match version {
+        Some(version) => format!("{name}@{}", version.to_str().map_err(|_| Refusal::NoService)?).into(),
+        None => name.into(),
+    })
+}
+
+fn known(plan: &Plan, text: &str, client: &str) -> Result<Arc<ServicePlan>, Refusal> {
+    match plan.find(text, client) {
+        Found::Service(service) => Ok(service.clone()),
+        Found::Unreleased => Err(Refusal::Unreleased(text.to_owned())),
+        Found::Unknown => Err(Refusal::UnknownService(text.chars().take(200).collect())),
+    }
+}
+
+/// `/chat/a?b` is `chat` and `/a?b`; `/chat?b` is `chat` and `?b`.
+fn first_segment(path: &str) -> Option<(&str, &str)> {
+    let path = path.strip_prefix('/')?;
+    let end = memchr::memchr2(b'/', b'?', path.as_bytes()).unwrap_or(path.len());
+    (end > 0).then(|| path.split_at(end))
+}
+
+/// A target that starts with `/`, out of the rest of one.
+fn target(rest: &str) -> Result<Uri, Refusal> {
+    let invalid = |_| Refusal::Malformed("the request's target is no path");
+    let path = match rest {
+        "" | "/" => PathAndQuery::from_static("/"),
+        rest if rest.starts_with('/') => {
+            PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(rest.as_bytes())).map_err(invalid)?
+        }
+        query => PathAndQuery::from_maybe_shared(Bytes::from(format!("/{query}"))).map_err(invalid)?,
+    };
+    Ok(Uri::from(path))
+}
+
+impl Choice {
+    /// The server as filters and the log name it.
+    pub(super) fn name(&self, plan: &ServicePlan) -> Arc<str> {
+        match self.place {
+            Some(place) => plan.service.servers[place].id.clone(),
+            None => self.endpoint.uri.as_str().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_segments() {
+        for (path, expect) in [
+            ("/chat/a?b", Some(("chat", "/a?b"))),
+            ("/chat", Some(("chat", ""))),
+            ("/chat@2/", Some(("chat@2", "/"))),
+            ("/chat?b=/c", Some(("chat", "?b=/c"))),
+            ("/", None),
+            ("//chat", None),
+            ("*", None),
+        ] {
+            assert_eq!(first_segment(path), expect, "{path}");
+        }
+    }
+
+    #[test]
+    fn targets() {
+        for (rest, expect) in [("", "/"), ("/", "/"), ("/a?b", "/a?b"), ("?b", "/?b"), ("//a", "//a")] {
+            assert_eq!(target(rest).unwrap().to_string(), expect);
+        }
+    }
+
+    #[test]
+    fn hosts_without_ports() {
+        for (authority, expect) in [("a", "a"), ("a:80", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
+            assert_eq!(host_of(authority), expect, "{authority}");
+        }
+    }
+}

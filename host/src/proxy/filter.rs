@@ -1,0 +1,116 @@
+//! The plugins that a message passes on its way to its server and back.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Response, header, request::Parts};
+use http_body_util::BodyExt;
+
+use super::{plan::Plugin, reply::Reply, respond::Refusal, sources};
+use crate::{
+    listener::Connection,
+    plugin::{CallError, Generation, OnError, Verdict, message},
+    upstream::RequestBody,
+};
+
+/// What filters see of a message besides its head.
+pub(super) struct Passing<'a> {
+    pub(super) known: &'a sources::Known<'a>,
+    pub(super) connection: &'a Connection,
+    /// The id of the chosen server.
+    pub(super) server: Arc<str>,
+}
+
+/// Shows a request to every request filter in turn.
+pub(super) async fn requests(
+    passing: Passing<'_>,
+    head: &mut Parts,
+    body: &mut RequestBody,
+) -> Result<(), Refusal> {
+    let mut message = sources::message(head, passing.known, Some(passing.connection));
+    message.server = Some(passing.server);
+    let mut outcome = Ok(());
+    for plugin in &passing.known.plan.request_filters {
+        outcome = request(plugin, &mut message, body).await;
+        if outcome.is_err() {
+            break;
+        }
+    }
+    sources::give_back(head, message);
+    outcome
+}
+
+async fn request(
+    plugin: &Plugin,
+    message: &mut message::Message,
+    body: &mut RequestBody,
+) -> Result<(), Refusal> {
+    let generation = loaded(plugin)?;
+    if generation.reads_body() {
+        let stream = std::mem::take(body).boxed_unsync();
+        message.body = Some(message::Body { stream, replaced: None });
+    }
+    let verdict = generation.on_request(message).await;
+    if let Some(taken) = message.body.take() {
+        follow_length(&mut message.headers, taken.replaced);
+        *body = RequestBody::Filtered(taken.stream);
+    }
+    match verdict {
+        Ok(Verdict::Forward) => Ok(()),
+        Ok(Verdict::Respond(rejection)) => Err(Refusal::Rejected(rejection.status, rejection.reason)),
+        Err(error) => failed(generation, error),
+    }
+}
+
+/// Shows a response to every response filter, in the reverse order.
+pub(super) async fn responses(
+    passing: Passing<'_>,
+    head: &mut Parts,
+    response: Response<Reply>,
+) -> Result<Response<Reply>, Refusal> {
+    let mut message = sources::message(head, passing.known, Some(passing.connection));
+    message.server = Some(passing.server);
+    let (mut parts, mut body) = response.into_parts();
+    let headers = std::mem::take(&mut parts.headers);
+    message.response = Some(message::ResponseHead { status: parts.status, headers });
+    for plugin in &passing.known.plan.response_filters {
+        let generation = loaded(plugin)?;
+        if generation.reads_body() {
+            message.body = Some(message::Body { stream: body.into_stream(), replaced: None });
+            body = Reply::own(bytes::Bytes::new());
+        }
+        let shown = generation.on_response(&mut message).await;
+        if let Some(taken) = message.body.take() {
+            if let Some(head) = &mut message.response {
+                follow_length(&mut head.headers, taken.replaced);
+            }
+            body = Reply::filtered(taken.stream);
+        }
+        if let Err(error) = shown {
+            failed(generation, error)?;
+        }
+    }
+    if let Some(head) = message.response.take() {
+        (parts.status, parts.headers) = (head.status, head.headers);
+    }
+    Ok(Response::from_parts(parts, body))
+}
+
+fn loaded(plugin: &Plugin) -> Result<&Arc<Generation>, Refusal> {
+    plugin.generation.as_ref().ok_or_else(|| Refusal::PluginMissing(plugin.name.to_string()))
+}
+
+fn failed(generation: &Generation, error: CallError) -> Result<(), Refusal> {
+    match generation.on_error() {
+        OnError::Open => {
+            tracing::debug!(plugin = generation.name(), %error, "filter passed over");
+            Ok(())
+        }
+        OnError::Closed => Err(Refusal::PluginFailed(generation.name().to_owned(), error.to_string().into())),
+    }
+}
+
+fn follow_length(headers: &mut HeaderMap, replaced: Option<u64>) {
+    if let Some(length) = replaced {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}

@@ -1,0 +1,294 @@
+//! Sends a message to its server, or to another where that is safe and the budget allows it.
+//!
+//! Safe is a message of which no server can have seen anything, and one that is idempotent
+//! (RFC 9110, section 9.2.2) and has no body, whose pooled connection broke before any answer.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::Scheme,
+};
+use http_body::Body;
+
+use super::{
+    Settings,
+    exchange::Inbound,
+    head,
+    respond::Refusal,
+    route::{self, Choice},
+    sources::Known,
+};
+use crate::{
+    listener::Phase,
+    upstream::{
+        Endpoint, RequestBody, UpstreamError,
+        body::{BodyTooLong, ResponseBody},
+        pool::{Connections, Protocol, Sent},
+    },
+};
+
+/// A message that is ready to be sent.
+pub(super) struct Outbound<'a> {
+    pub(super) known: &'a Known<'a>,
+}
+
+/// A message that was answered, and by whom.
+pub(super) struct Forwarded {
+    pub(super) response: Response<ResponseBody>,
+    pub(super) choice: Choice,
+}
+
+/// Why an attempt failed, and the message if it may be sent again.
+struct Failed {
+    why: Refusal,
+    again: Option<Request<RequestBody>>,
+    /// The connection had been open for a while, and its server may just have closed it.
+    stale: bool,
+}
+
+impl Failed {
+    fn finally(why: Refusal) -> Self {
+        Self { why, again: None, stale: false }
+    }
+}
+
+impl Outbound<'_> {
+    pub(super) async fn forward(
+        &self,
+        inbound: &mut Inbound,
+        mut choice: Choice,
+        body: RequestBody,
+    ) -> Result<Forwarded, Refusal> {
+        inbound.worker().budget.deposit(self.settings().retry_budget);
+        let mut request = Request::new(body);
+        *request.method_mut() = inbound.head.method.clone();
+        *request.uri_mut() = inbound.head.uri.clone();
+        *request.headers_mut() = std::mem::take(&mut inbound.head.headers);
+        let mut avoid = Vec::new();
+        let mut connections = Connections::Any;
+        loop {
+            let failed = match self.attempt(inbound, &choice.endpoint, connections, request).await {
+                Ok(response) => return Ok(Forwarded { response, choice }),
+                Err(failed) => failed,
+            };
+            let Some(again) = failed.again else { return Err(failed.why) };
+            if failed.stale && connections == Connections::Any {
+                connections = Connections::New;
+                request = again;
+                *request.uri_mut() = inbound.head.uri.clone();
+                continue;
+            }
+            if avoid.len() >= self.settings().retries as usize {
+                return Err(failed.why);
+            }
+            // A server that is in no list has no other to go to.
+            let Some(place) = choice.place else { return Err(failed.why) };
+            avoid.push(self.known.plan.service.servers[place].number);
+            if !inbound.worker().budget.withdraw() {
+                inbound.worker().metrics.retries_denied.inc();
+                return Err(failed.why);
+            }
+            choice = match route::choose(inbound, self.known, &avoid).await {
+                Ok(choice) => choice,
+                Err(_) => return Err(failed.why),
+            };
+            inbound.worker().metrics.retries.inc();
+            request = again;
+            *request.uri_mut() = inbound.head.uri.clone();
+        }
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.known.plan.settings
+    }
+
+    /// Sends it once, for as long as its phases may take.
+    async fn attempt(
+        &self,
+        inbound: &Inbound,
+        endpoint: &std::sync::Arc<Endpoint>,
+        connections: Connections,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, Failed> {
+        let protocol = protocol(endpoint, request.headers());
+        let bodiless = request.body().is_end_stream();
+        let spare = (bodiless && is_idempotent(request.method())).then(|| copy(&request));
+        address(endpoint, protocol, &mut request).map_err(Failed::finally)?;
+        let exchange = &inbound.exchange;
+        match bodiless {
+            true => exchange.watch.arm(Phase::ResponseHead, self.settings().response_timeout),
+            false => exchange.watch.arm(Phase::RequestBody, self.settings().body_timeout),
+        }
+        let mut sending =
+            std::pin::pin!(inbound.worker().pools.send(endpoint, protocol, connections, request));
+        let sent = std::future::poll_fn(|cx| match exchange.is_overdue(cx) {
+            true => std::task::Poll::Ready(None),
+            false => sending.as_mut().poll(cx).map(Some),
+        });
+        match sent.await {
+            Some(Sent::Answered(response)) => {
+                judge(endpoint, response.status());
+                Ok(response)
+            }
+            Some(Sent::Unsent(request, error)) => {
+                if matches!(error, UpstreamError::Connect { .. }) {
+                    endpoint.failed();
+                }
+                let again = Some(restored(*request));
+                Err(Failed { why: Refusal::Upstream(error), again, stale: false })
+            }
+            Some(Sent::Broken { request, reused, error }) => {
+                if let Some(why) = clients_fault(&error) {
+                    return Err(Failed::finally(why));
+                }
+                if !reused {
+                    endpoint.failed();
+                }
+                let again = request.map(|request| restored(*request)).or(spare);
+                Err(Failed { why: Refusal::Upstream(error), again, stale: reused })
+            }
+            None => {
+                let phase = exchange.watch.phase();
+                if phase == Phase::ResponseHead {
+                    endpoint.failed();
+                }
+                Err(Failed::finally(Refusal::Overdue(phase)))
+            }
+        }
+    }
+}
+
+/// A server that says that it cannot serve is no better than one that cannot be reached.
+fn judge(endpoint: &Endpoint, status: StatusCode) {
+    match status {
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            endpoint.failed();
+        }
+        _ => endpoint.succeeded(),
+    }
+}
+
+fn protocol(endpoint: &Endpoint, headers: &HeaderMap) -> Protocol {
+    let grpc = || {
+        let kind = headers.get(header::CONTENT_TYPE);
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    };
+    if endpoint.uri.is_h2c() || grpc() { Protocol::Http2 } else { Protocol::Http1 }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    method.is_safe() || matches!(*method, Method::PUT | Method::DELETE)
+}
+
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// Writes the target as this server needs it.
+fn address(
+    endpoint: &Endpoint,
+    protocol: Protocol,
+    request: &mut Request<RequestBody>,
+) -> Result<(), Refusal> {
+    let base = endpoint.uri.base();
+    if base.is_empty() && protocol == Protocol::Http1 {
+        return Ok(());
+    }
+    let invalid = || Refusal::Malformed("the request's target is no path");
+    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let path = format!("{base}{path}");
+    if protocol == Protocol::Http1 {
+        *request.uri_mut() = path.parse().map_err(|_| invalid())?;
+        return Ok(());
+    }
+    let host = request.headers_mut().remove(header::HOST);
+    let host = host.as_ref().and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
+    let authority = host.unwrap_or_else(|| endpoint.uri.authority());
+    let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path);
+    *request.uri_mut() = uri.build().map_err(|_| invalid())?;
+    *request.version_mut() = Version::HTTP_2;
+    Ok(())
+}
+
+/// Undoes [`address`], except for the path.
+fn restored(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    let authority = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let Some(host) = authority {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    *request.version_mut() = Version::HTTP_11;
+    request
+}
+
+/// If a connection broke because of what the client sent, the server is not to blame.
+fn clients_fault(error: &UpstreamError) -> Option<Refusal> {
+    let UpstreamError::Broken { source, .. } = error else { return None };
+    let mut cause = std::error::Error::source(source);
+    while let Some(error) = cause {
+        if error.is::<BodyTooLong>() {
+            return Some(head::too_long());
+        }
+        cause = error.source();
+    }
+    source.is_user().then_some(Refusal::BrokenBody)
+}
+
+/// Lets retries be a share of the messages, so that they cannot multiply an outage.
+///
+/// Each message pays in its percentage; a retry costs a hundred. One worker's own, so that plain
+/// loads and stores do.
+#[derive(Debug)]
+pub(super) struct Budget(AtomicU32);
+
+/// What a worker begins with and never exceeds: a hundred retries in a row.
+const FULL: u32 = 10_000;
+const RETRY: u32 = 100;
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(AtomicU32::new(FULL))
+    }
+}
+
+impl Budget {
+    fn deposit(&self, percent: u32) {
+        let now = self.0.load(Relaxed);
+        if now < FULL {
+            self.0.store(FULL.min(now + percent), Relaxed);
+        }
+    }
+
+    fn withdraw(&self) -> bool {
+        let rest = self.0.load(Relaxed).checked_sub(RETRY);
+        rest.inspect(|rest| self.0.store(*rest, Relaxed)).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_a_share() {
+        let budget = Budget::default();
+        assert_eq!((0..200).filter(|_| budget.withdraw()).count(), 100);
+        for _ in 0..100 {
+            budget.deposit(20);
+        }
+        assert_eq!((0..200).filter(|_| budget.withdraw()).count(), 20);
+    }
+
+    #[test]
+    fn idempotent_methods() {
+        for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE] {
+            assert!(is_idempotent(&method), "{method}");
+        }
+        for method in [Method::POST, Method::PATCH] {
+            assert!(!is_idempotent(&method), "{method}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Everything that a message needs to know, compiled once and immutable.
+//!
+//! Whenever the configuration, the table's view or the loaded plugins change, one task compiles a
+//! new plan and swaps it in. A message takes what it needs of the plan at its beginning and keeps
+//! it to its end: its service, with the servers' endpoints and the plugin generations it will pass.
+//! A service of which nothing has changed is shared with the plan before.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use super::{
+    Settings,
+    metrics::{Metrics, ServiceMetrics},
+    routes::Routes,
+};
+use crate::{
+    plugin::{Generation, Kind, PluginSet},
+    table::{Named, Service, ServiceId, View, record::HealthCheck},
+    upstream::{Endpoint, Endpoints, check::Check},
+};
+
+/// What a plan is compiled from, besides what changes.
+pub struct Compiler {
+    endpoints: Arc<Endpoints>,
+    metrics: Arc<Metrics>,
+    /// Where active checks run.
+    runtime: Handle,
+}
+
+/// What is routed by; see the module.
+pub struct Plan {
+    /// Of the configuration.
+    pub settings: Arc<Settings>,
+    /// Of the table.
+    pub view: Arc<View>,
+    pub(super) routes: Routes,
+    services: HashMap<ServiceId, Arc<ServicePlan>>,
+    /// By what a client writes: `chat` or `chat@2`.
+    meanings: HashMap<Box<str>, Meaning, foldhash::fast::RandomState>,
+    pub(super) unknown: Arc<ServiceMetrics>,
+}
+
+/// What a service's name means.
+enum Meaning {
+    One(Arc<ServicePlan>),
+    Shared(Named),
+    Unreleased,
+}
+
+/// What came of looking for a service.
+pub(super) enum Found<'a> {
+    Service(&'a Arc<ServicePlan>),
+    Unreleased,
+    Unknown,
+}
+
+/// One service, ready to be routed to.
+pub struct ServicePlan {
+    /// Of the view.
+    pub service: Arc<Service>,
+    /// Of its `server`, if it has one.
+    pub fixed: Option<Arc<Endpoint>>,
+    /// Of its server list, in the same order.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// Asked for clients without an assignment.
+    pub registrar: Option<Plugin>,
+    /// In the order in which requests pass.
+    pub request_filters: Vec<Plugin>,
+    /// In the order in which responses pass.
+    pub response_filters: Vec<Plugin>,
+    /// Of the configuration, as of when something of this service changed last.
+    pub settings: Arc<Settings>,
+    pub(super) metrics: ServiceMetrics,
+    checks: Vec<Arc<Check>>,
+}
+
+/// A plugin that is configured, and the build of it that is loaded, if any.
+#[derive(Clone)]
+pub struct Plugin {
+    /// As configured.
+    pub name: Arc<str>,
+    /// None: it is not there, or is no plugin of the kind needed.
+    pub generation: Option<Arc<Generation>>,
+}
+
+impl Compiler {
+    /// Compiles plans whose active checks run on this runtime.
+    pub fn new(endpoints: Arc<Endpoints>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
+        Self { endpoints, metrics, runtime }
+    }
+
+    /// What a proxy begins with: no service at all.
+    pub fn empty(&self, settings: Arc<Settings>) -> Plan {
+        self.compile(None, settings, Arc::new(View::default()), &PluginSet::default())
+    }
+
+    /// Compiles. Services of `before` of which nothing has changed are shared.
+    pub fn compile(
+        &self,
+        before: Option<&Plan>,
+        settings: Arc<Settings>,
+        view: Arc<View>,
+        plugins: &PluginSet,
+    ) -> Plan {
+        self.metrics.plans.inc();
+        let mut services = HashMap::new();
+        for service in view.services() {
+            let made = self.service(service, &settings, plugins, before);
+            services.insert(service.id.clone(), made);
+        }
+        if let Some(before) = before {
+            let gone = before.services.keys().filter(|id| !services.contains_key(*id));
+            gone.for_each(|id| self.metrics.forget(id.as_str()));
+        }
+        let meanings = meanings(&services, &view);
+        let routes = Routes::new(&settings.routes);
+        let unknown = before.map_or_else(|| Arc::new(self.metrics.service("")), |plan| plan.unknown.clone());
+        Plan { settings, view, routes, services, meanings, unknown }
+    }
+
+    fn service(
+        &self,
+        service: &Arc<Service>,
+        settings: &Arc<Settings>,
+        plugins: &PluginSet,
+        before: Option<&Plan>,
+    ) -> Arc<ServicePlan> {
+        let old = before.and_then(|plan| plan.services.get(&service.id));
+        let (request_filters, response_filters) = filters(service, settings, plugins);
+        let registrar = service.record.registrar.as_deref();
+        let registrar = registrar.map(|name| plugin(name, Kind::Registrar, plugins));
+        if let Some(old) = old
+            && Arc::ptr_eq(&old.service, service)
+            && old.settings == *settings
+            && same(&old.request_filters, &request_filters)
+            && same(&old.response_filters, &response_filters)
+            && same(old.registrar.as_slice(), registrar.as_slice())
+        {
+            return old.clone();
+        }
+        let fixed = service.record.server.as_ref().map(|uri| self.endpoints.get(uri));
+        let endpoints: Vec<_> =
+            service.servers.iter().map(|server| self.endpoints.get(&server.record.uri)).collect();
+        let all = endpoints.iter().chain(&fixed);
+        let checks = service.record.health.as_ref();
+        let checks = checks.map(|health| all.map(|endpoint| self.check(endpoint, health, old)).collect());
+        Arc::new(ServicePlan {
+            service: service.clone(),
+            fixed,
+            endpoints,
+            registrar,
+            request_filters,
+            response_filters,
+            settings: settings.clone(),
+            metrics: self.metrics.service(service.id.as_str()),
+            checks: checks.unwrap_or_default(),
+        })
+    }
+
+    /// Goes on with a check that runs already.
+    fn check(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        health: &HealthCheck,
+        old: Option<&Arc<ServicePlan>>,
+    ) -> Arc<Check> {
+        let running = old.and_then(|old| {
+            old.checks.iter().find(|check| Arc::ptr_eq(&check.endpoint, endpoint) && check.health == *health)
+        });
+        running.cloned().unwrap_or_else(|| {
+            let outcomes = self.endpoints.metrics().checks.clone();
+            Arc::new(Check::begin(&self.runtime, endpoint.clone(), health.clone(), outcomes))
+        })
+    }
+}
+
+fn meanings(
+    services: &HashMap<ServiceId, Arc<ServicePlan>>,
+    view: &View,
+) -> HashMap<Box<str>, Meaning, foldhash::fast::RandomState> {
+    let mut meanings = HashMap::default();
+    for (id, plan) in services {
+        meanings.insert(id.as_str().into(), Meaning::One(plan.clone()));
+    }
+    for (name, named) in view.names() {
+        let meaning = match named {
+            Named::One(id) => match services.get(id) {
+                Some(plan) => Meaning::One(plan.clone()),
+                None => continue,
+            },
+            Named::Shared(_) => Meaning::Shared(named.clone()),
+            Named::Unreleased(_) => Meaning::Unreleased,
+        };
+        meanings.insert((&**name).into(), meaning);
+    }
+    meanings
+}
+
+/// Request filters in order, response filters in reverse; one plugin may be both.
+fn filters(service: &Service, settings: &Settings, plugins: &PluginSet) -> (Vec<Plugin>, Vec<Plugin>) {
+    let (mut requests, mut responses) = (Vec::new(), Vec::new());
+    for name in settings.filters.iter().chain(&service.record.filters) {
+        let filter = plugin(name, Kind::RequestFilter, plugins);
+        let response = plugin(name, Kind::ResponseFilter, plugins);
+        let only_response = filter.generation.is_none() && response.generation.is_some();
+        if !only_response {
+            requests.push(filter);
+        }
+        if response.generation.is_some() {
+            responses.push(response);
+        }
+    }
+    responses.reverse();
+    (requests, responses)
+}
+
+fn plugin(name: &str, kind: Kind, plugins: &PluginSet) -> Plugin {
+    let generation = plugins.by_name.get(name).filter(|generation| generation.is(kind));
+    Plugin { name: name.into(), generation: generation.cloned() }
+}
+
+fn same(old: &[Plugin], new: &[Plugin]) -> bool {
+    let same = |old: &Option<Arc<Generation>>, new: &Option<Arc<Generation>>| match (old, new) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (old, new) => old.is_none() && new.is_none(),
+    };
+    old.len() == new.len()
+        && old
+            .iter()
+            .zip(new)
+            .all(|(old, new)| old.name == new.name && same(&old.generation, &new.generation))
+}
+
+impl Plan {
+    /// The service that a client means by `chat` or `chat@2`.
+    pub(super) fn find(&self, text: &str, client: &str) -> Found<'_> {
+        match self.meanings.get(text) {
+            Some(Meaning::One(plan)) => Found::Service(plan),
+            Some(Meaning::Shared(named)) => {
+                let plan = named.choose(client).and_then(|id| self.services.get(id));
+                plan.map_or(Found::Unknown, Found::Service)
+            }
+            Some(Meaning::Unreleased) => Found::Unreleased,
+            None => Found::Unknown,
+        }
+    }
+
+    /// A service by its exact id.
+    pub fn service(&self, id: &ServiceId) -> Option<&Arc<ServicePlan>> {
+        self.services.get(id)
+    }
+}
+
+/// Compiles and swaps plans one at a time; others may ask for it at any time.
+pub struct Planner {
+    compiler: Compiler,
+    current: Arc<arc_swap::ArcSwap<Plan>>,
+    compiling: Mutex<()>,
+}
+
+impl Planner {
+    /// Begins with no service.
+    pub fn new(compiler: Compiler, settings: Arc<Settings>) -> Self {
+        let current = Arc::new(arc_swap::ArcSwap::from_pointee(compiler.empty(settings)));
+        Self { compiler, current, compiling: Mutex::new(()) }
+    }
+
+    /// What messages take their plan from.
+    pub fn current(&self) -> &Arc<arc_swap::ArcSwap<Plan>> {
+        &self.current
+    }
+
+    /// Compiles a plan out of these and swaps it in: messages that begin from now on go by it.
+    pub fn set(&self, settings: Arc<Settings>, view: Arc<View>, plugins: &PluginSet) {
+        let _one_at_a_time = self.compiling.lock();
+        let before = self.current.load_full();
+        self.current.store(Arc::new(self.compiler.compile(Some(&before), settings, view, plugins)));
+    }
+}

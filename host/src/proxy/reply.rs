@@ -1,0 +1,203 @@
+//! The body of what the client gets, and the end of its message.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{Worker, plan::ServicePlan};
+use crate::{
+    listener::{BoxError, Connection, Phase, Watch},
+    plugin::message::BodyStream,
+    upstream::body::ResponseBody,
+};
+
+/// A body on its way to the client.
+pub struct Reply {
+    kind: Kind,
+    /// Dropped with the body: the message has ended then.
+    exchange: Option<Exchange>,
+    /// What broke the body off, once what came before has gone on.
+    broken: Option<BoxError>,
+}
+
+enum Kind {
+    /// Of the router's own making.
+    Own(Option<Bytes>),
+    /// As the server sends it.
+    Server(ResponseBody),
+    /// As a filter left it.
+    Filtered(BodyStream),
+}
+
+impl Reply {
+    pub(crate) fn own(bytes: Bytes) -> Self {
+        Self { kind: Kind::Own(Some(bytes).filter(|bytes| !bytes.is_empty())), exchange: None, broken: None }
+    }
+
+    pub(crate) fn server(body: ResponseBody) -> Self {
+        Self { kind: Kind::Server(body), exchange: None, broken: None }
+    }
+
+    pub(crate) fn filtered(body: BodyStream) -> Self {
+        Self { kind: Kind::Filtered(body), exchange: None, broken: None }
+    }
+
+    /// Ends this exchange with the body.
+    pub(crate) fn ending(mut self, exchange: Exchange) -> Self {
+        self.exchange = Some(exchange);
+        self
+    }
+
+    /// As filters get it.
+    pub(crate) fn into_stream(self) -> BodyStream {
+        http_body_util::BodyExt::boxed_unsync(self)
+    }
+
+    fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.kind {
+            Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Server(body) => Pin::new(body).poll_frame(cx),
+            Kind::Filtered(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+}
+
+/// The response's body stood still for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the response's body stood still for too long")]
+struct Stalled;
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        if let Some(broken) = this.broken.take() {
+            return Poll::Ready(Some(Err(broken)));
+        }
+        if let Some(exchange) = &this.exchange
+            && exchange.is_overdue(cx)
+        {
+            exchange.worker.metrics.overdue(Phase::ResponseBody);
+            return Poll::Ready(Some(Err(Stalled.into())));
+        }
+        let frame = ready!(this.poll_kind(cx));
+        if let Some(exchange) = &this.exchange {
+            exchange.watch.touch();
+        }
+        match frame {
+            // An error makes the server drop what it has not written yet; waiting once lets it.
+            Some(Err(error)) => {
+                this.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Own(bytes) => bytes.is_none(),
+            Kind::Server(body) => body.is_end_stream(),
+            Kind::Filtered(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Server(body) => body.size_hint(),
+            Kind::Filtered(body) => body.size_hint(),
+        }
+    }
+}
+
+/// One message, from the head of its request until this is dropped.
+pub(crate) struct Exchange {
+    pub(super) worker: Arc<Worker>,
+    /// On which it came.
+    pub(super) connection: Arc<Connection>,
+    /// Its deadlines: the connection's own, unless that carries several messages.
+    pub(super) watch: Arc<Watch>,
+    started: Instant,
+    status: StatusCode,
+    /// None until it is known.
+    service: Option<Arc<ServicePlan>>,
+}
+
+/// For the body of an answer to a message whose service is not known.
+const UNKNOWN_BODY: Duration = Duration::from_secs(60);
+
+impl Exchange {
+    /// A message whose service is not known yet.
+    pub(super) fn begin(worker: Arc<Worker>, connection: Arc<Connection>) -> Self {
+        let watch = match connection.multiplexed {
+            true => connection.clock.watch(),
+            false => connection.watch.clone(),
+        };
+        watch.disarm();
+        Self { worker, connection, watch, started: Instant::now(), status: StatusCode::OK, service: None }
+    }
+
+    /// It is for this service.
+    pub(super) fn is_for(&mut self, service: Arc<ServicePlan>) {
+        service.metrics.begin();
+        self.service = Some(service);
+    }
+
+    /// It will be answered with this; now the body is waited for.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = status;
+        let span = self.service.as_ref().map_or(UNKNOWN_BODY, |service| service.settings.body_timeout);
+        self.watch.arm(Phase::ResponseBody, span);
+    }
+
+    /// Whether what is waited for takes too long; the task is woken when it does.
+    pub(super) fn is_overdue(&self, cx: &Context<'_>) -> bool {
+        if self.connection.multiplexed {
+            self.watch.register(cx.waker());
+        }
+        self.watch.overdue().is_some()
+    }
+
+    fn count(&self, seconds: f64) {
+        match &self.service {
+            Some(service) => service.metrics.end(self.status, seconds),
+            None => {
+                let plan = self.worker.plan.load();
+                plan.unknown.begin();
+                plan.unknown.end(self.status, seconds);
+            }
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.count(seconds);
+        if !self.connection.multiplexed {
+            self.connection.framing.message_ended();
+            self.watch.arm(Phase::KeepAlive, self.connection.keep_alive);
+        }
+        tracing::debug!(
+            peer = %self.connection.peer,
+            service = self.service.as_ref().map(|service| service.service.id.as_str()),
+            status = self.status.as_u16(),
+            seconds,
+            "message ended"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! What clients are told when no server answers them: the only place that maps causes to answers.
+//!
+//! Clients get RFC 9457 problem documents that name what they can do something about. Addresses of
+//! servers and errors of sockets are for the log alone.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::reply::Reply;
+use crate::{listener::Phase, resolve::Nowhere, upstream::UpstreamError};
+
+/// Why a message is not answered by a server.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The request itself is wrong, and what follows on its connection cannot be trusted.
+    #[error("malformed request: {0}")]
+    Malformed(&'static str),
+    /// The request is well-formed and cannot be served.
+    #[error("{1}")]
+    Unacceptable(StatusCode, &'static str),
+    /// No service is named.
+    #[error("no service is named")]
+    NoService,
+    /// No route matches.
+    #[error("no route matches")]
+    NoRoute,
+    /// The service is not known.
+    #[error("service {0} is not known")]
+    UnknownService(String),
+    /// There are versions of the service, none of which is live.
+    #[error("no version of service {0} is live")]
+    Unreleased(String),
+    /// The routing rule found no server.
+    #[error(transparent)]
+    Nowhere(Box<Nowhere>),
+    /// A plugin says no.
+    #[error("a plugin rejected it with {0}: {1}")]
+    Rejected(StatusCode, String),
+    /// A plugin that the message has to pass is not there.
+    #[error("plugin `{0}` is not loaded")]
+    PluginMissing(String),
+    /// A plugin that the message has to pass failed.
+    #[error("{1}")]
+    PluginFailed(String, std::sync::Arc<str>),
+    /// The server could not be reached or broke off.
+    #[error(transparent)]
+    Upstream(UpstreamError),
+    /// A phase took too long.
+    #[error("{} took too long", .0.name())]
+    Overdue(Phase),
+    /// The client's body broke off or was malformed.
+    #[error("the request's body broke off")]
+    BrokenBody,
+    /// The message came by before.
+    #[error("the message goes in circles")]
+    Loop,
+}
+
+impl Refusal {
+    /// What the client gets.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
+            Self::Unacceptable(status, _) | Self::Rejected(status, _) => *status,
+            Self::NoService | Self::NoRoute | Self::UnknownService(_) => StatusCode::NOT_FOUND,
+            Self::Unreleased(_)
+            | Self::Nowhere(_)
+            | Self::PluginMissing(_)
+            | Self::PluginFailed(..)
+            | Self::Upstream(UpstreamError::Busy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upstream(_) => StatusCode::BAD_GATEWAY,
+            Self::Overdue(Phase::RequestBody | Phase::RequestHead) => StatusCode::REQUEST_TIMEOUT,
+            Self::Overdue(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Loop => StatusCode::LOOP_DETECTED,
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::NoService => "name a service: as the first segment of the path, such as /chat/, or in the \
+                 header message-flow-service"
+                .to_owned(),
+            Self::PluginFailed(name, _) => format!("plugin `{name}` failed"),
+            Self::Rejected(_, reason) => reason.clone(),
+            Self::Upstream(UpstreamError::Connect { .. }) => "the server cannot be reached".to_owned(),
+            Self::Upstream(UpstreamError::Busy { .. }) => "the server is busy; try again".to_owned(),
+            Self::Upstream(UpstreamError::Broken { .. }) => {
+                "the connection to the server broke before it answered".to_owned()
+            }
+            Self::Overdue(Phase::RequestBody) => "the body of the request did not arrive in time".to_owned(),
+            Self::Overdue(_) => "the server did not answer in time".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether the connection on which the request came is of no more use.
+    fn closes(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_)
+                | Self::BrokenBody
+                | Self::Overdue(Phase::RequestBody)
+                | Self::Unacceptable(StatusCode::PAYLOAD_TOO_LARGE | StatusCode::NOT_IMPLEMENTED, _)
+        )
+    }
+
+    /// The answer.
+    pub(crate) fn response(&self) -> Response<Reply> {
+        let status = self.status();
+        let mut response = Response::new(Reply::own(problem(status, &self.detail())));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.closes() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+fn problem(status: StatusCode, detail: &str) -> Bytes {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": title,
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    document.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_do_not_give_servers_away() {
+        let source = crate::upstream::dial::DialError::Timeout(std::time::Duration::from_secs(1));
+        let error = UpstreamError::Connect { server: "http://10.1.2.3:80".into(), source };
+        let refusal = Refusal::Upstream(error);
+        assert_eq!(refusal.status(), StatusCode::BAD_GATEWAY);
+        assert!(!refusal.detail().contains("10.1.2.3"));
+        assert!(refusal.to_string().contains("10.1.2.3"));
+    }
+
+    #[test]
+    fn documents_are_json() {
+        let document = problem(StatusCode::NOT_FOUND, "service \"x\" is not known");
+        let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+        assert_eq!(document["status"], 404);
+        assert_eq!(document["title"], "Not Found");
+        assert_eq!(document["detail"], "service \"x\" is not known");
+    }
+}

@@ -1,0 +1,121 @@
+//! What can be set about messages, as the proxy needs it.
+
+use std::{net::IpAddr, time::Duration};
+
+use http::HeaderValue;
+
+use crate::{
+    config::{Cidr, ClientIdSource, ProxyConfig, RouteConfig},
+    listener::{ListenerOptions, TlsFiles},
+    upstream::UpstreamOptions,
+};
+
+/// Everything that may change while the proxy runs; part of the [`Plan`](super::Plan).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where a client's id is looked for, in this order.
+    pub client_id: Vec<ClientIdSource>,
+    /// Filters of every service, before its own.
+    pub filters: Vec<String>,
+    /// Peers that may say on whose behalf they send.
+    pub trusted: Vec<Cidr>,
+    /// Empty: the path or headers name the service.
+    pub routes: Vec<RouteConfig>,
+    /// Bytes of a request's body.
+    pub max_body: u64,
+    /// Headers of a request.
+    pub max_headers: usize,
+    /// Bytes of a request's target.
+    pub max_uri: usize,
+    /// Between two pieces of a body.
+    pub body_timeout: Duration,
+    /// From the end of a request to the head of its response.
+    pub response_timeout: Duration,
+    /// Silence of a tunnel.
+    pub tunnel_timeout: Duration,
+    /// Further servers that a message may try.
+    pub retries: u32,
+    /// Percent of the messages that may be retries.
+    pub retry_budget: u32,
+    /// Percent of a service's servers that may be ejected at once.
+    pub most_ejected: u32,
+    /// What this router calls itself in `via`.
+    pub pseudonym: HeaderValue,
+}
+
+impl Settings {
+    /// From the configuration. `router` is this router's id: unique, so that a message that comes
+    /// by a second time is known to go in circles.
+    pub fn new(proxy: &ProxyConfig, routes: &[RouteConfig], router: &str) -> Self {
+        Self {
+            client_id: proxy.client_id.clone(),
+            filters: proxy.filters.clone(),
+            trusted: proxy.trusted.clone(),
+            routes: routes.to_vec(),
+            max_body: proxy.limits.body.unwrap_or(u64::MAX),
+            max_headers: proxy.limits.headers,
+            max_uri: 16 << 10,
+            body_timeout: proxy.timeouts.body,
+            response_timeout: proxy.timeouts.response,
+            tunnel_timeout: proxy.timeouts.tunnel,
+            retries: proxy.retry.attempts,
+            retry_budget: proxy.retry.budget,
+            most_ejected: proxy.ejection.most,
+            pseudonym: pseudonym(router),
+        }
+    }
+
+    /// Whether this peer may say on whose behalf it sends.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(peer))
+    }
+}
+
+/// A `via` pseudonym is a token (RFC 9110, section 7.6.3).
+fn pseudonym(router: &str) -> HeaderValue {
+    let token: String = router.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+    let text = format!("1.1 message-flow-{token}");
+    HeaderValue::from_maybe_shared(text).expect("a token is a header value")
+}
+
+/// The listener's part of the configuration.
+pub fn listener_options(proxy: &ProxyConfig) -> ListenerOptions {
+    ListenerOptions {
+        listen: proxy.listen,
+        workers: proxy.workers.unwrap_or(0),
+        tls: proxy.tls.as_ref().map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() }),
+        max_connections: proxy.limits.connections,
+        max_head: proxy.limits.head,
+        max_streams: proxy.limits.streams,
+        first_byte_timeout: proxy.timeouts.first_byte,
+        handshake_timeout: proxy.timeouts.handshake,
+        head_timeout: proxy.timeouts.head,
+        keep_alive_timeout: proxy.timeouts.keep_alive,
+        tick: tick(proxy),
+        ..ListenerOptions::default()
+    }
+}
+
+/// Deadlines are looked at eight times in the shortest of them, within 5 to 250 ms.
+fn tick(proxy: &ProxyConfig) -> Duration {
+    let times = &proxy.timeouts;
+    let all = [times.first_byte, times.head, times.keep_alive, times.body, times.response];
+    let shortest = all.into_iter().filter(|time| !time.is_zero()).min();
+    let tick = shortest.map_or(Duration::MAX, |shortest| shortest / 8);
+    tick.clamp(Duration::from_millis(5), Duration::from_millis(250))
+}
+
+/// The servers' part of the configuration.
+pub fn upstream_options(proxy: &ProxyConfig) -> UpstreamOptions {
+    UpstreamOptions {
+        max_connections: proxy.limits.upstream_connections,
+        max_idle: proxy.limits.upstream_idle,
+        max_queue: proxy.limits.upstream_waiting,
+        queue_timeout: proxy.timeouts.wait,
+        connect_timeout: proxy.timeouts.connect,
+        idle_timeout: proxy.timeouts.upstream_idle,
+        eject_after: proxy.ejection.failures,
+        eject_for: proxy.ejection.time,
+        ..UpstreamOptions::default()
+    }
+}

@@ -1,0 +1,236 @@
+//! What the routing rule asks of the world, for a message that is really on its way.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use super::{
+    identify::ClientId,
+    plan::{Plugin, ServicePlan},
+};
+use crate::{
+    listener::Connection,
+    plugin::{self, Message, generation::Decision, message},
+    resolve::{Asked, Health, OnError, Query, Rejection, Sources},
+    table::{
+        Assignments, Server, TableError,
+        adapter::{Assignment, Condition},
+        record::ServerUri,
+    },
+    upstream::{Endpoint, Endpoints},
+};
+
+/// What is known of one message and its service.
+pub(super) struct Known<'a> {
+    pub(super) plan: &'a Arc<ServicePlan>,
+    pub(super) client: &'a ClientId,
+    pub(super) assignments: &'a Assignments,
+    /// Milliseconds since the Unix epoch.
+    pub(super) now: u64,
+}
+
+impl Known<'_> {
+    pub(super) fn query<'q>(&'q self, avoid: &'q [u32]) -> Query<'q> {
+        Query { service: &self.plan.service, client: self.client.as_str(), now: self.now, avoid }
+    }
+
+    fn cached(&self) -> Option<u32> {
+        self.assignments.cached(&self.plan.service, self.client.as_str(), self.now)
+    }
+}
+
+/// Answers at once or never: for the common case of a client that is known, and of a service that
+/// remembers nobody. Whatever would have to wait is left for [`Asking`], which begins anew.
+pub(super) struct AtOnce<'a>(pub(super) &'a Known<'a>);
+
+impl Sources for AtOnce<'_> {
+    fn cached(&mut self) -> Option<u32> {
+        self.0.cached()
+    }
+
+    fn text(&self, number: u32) -> Option<Arc<str>> {
+        self.0.assignments.text(number)
+    }
+
+    async fn assigned(&mut self) -> Result<Option<Assignment>, TableError> {
+        std::future::pending().await
+    }
+
+    async fn claim(&mut self, _: &str, _: Condition) -> Result<Option<Assignment>, TableError> {
+        std::future::pending().await
+    }
+
+    fn hold(&mut self, _: &str) {}
+
+    fn health(&self, server: &Server) -> Health {
+        self.0.plan.health(server)
+    }
+
+    fn health_elsewhere(&self, _: &ServerUri) -> Health {
+        // Only a look at the endpoint by its URI could tell; rare enough to be left for later.
+        Health::Healthy
+    }
+
+    async fn ask(&mut self) -> Asked {
+        std::future::pending().await
+    }
+
+    fn on_error(&self) -> OnError {
+        OnError::Closed
+    }
+
+    fn random(&mut self) -> u64 {
+        rand::random()
+    }
+}
+
+/// Asks whoever has to be asked, and stores what was decided.
+pub(super) struct Asking<'a> {
+    pub(super) known: &'a Known<'a>,
+    pub(super) endpoints: &'a Endpoints,
+    pub(super) connection: &'a Connection,
+    pub(super) head: &'a mut Parts,
+}
+
+impl Sources for Asking<'_> {
+    fn cached(&mut self) -> Option<u32> {
+        self.known.cached()
+    }
+
+    fn text(&self, number: u32) -> Option<Arc<str>> {
+        self.known.assignments.text(number)
+    }
+
+    async fn assigned(&mut self) -> Result<Option<Assignment>, TableError> {
+        self.known.assignments.lookup(&self.known.plan.service, self.known.client.as_str()).await
+    }
+
+    async fn claim(&mut self, server: &str, condition: Condition) -> Result<Option<Assignment>, TableError> {
+        let Known { plan, client, assignments, .. } = self.known;
+        assignments.claim(&plan.service, client.as_str(), server, condition).await
+    }
+
+    fn hold(&mut self, server: &str) {
+        self.known.assignments.hold(&self.known.plan.service, self.known.client.as_str(), server);
+    }
+
+    fn health(&self, server: &Server) -> Health {
+        self.known.plan.health(server)
+    }
+
+    fn health_elsewhere(&self, uri: &ServerUri) -> Health {
+        health_elsewhere(&self.endpoints.get(uri))
+    }
+
+    async fn ask(&mut self) -> Asked {
+        let Some(registrar) = &self.known.plan.registrar else { return Asked::Pass };
+        let Some(generation) = &registrar.generation else { return missing(registrar) };
+        let mut message = message(self.head, self.known, Some(self.connection));
+        message.candidates = Some(self.known.plan.clone());
+        let answer = generation.resolve(&mut message).await;
+        give_back(self.head, message);
+        asked(answer)
+    }
+
+    fn on_error(&self) -> OnError {
+        on_error(self.known.plan)
+    }
+
+    fn random(&mut self) -> u64 {
+        rand::random()
+    }
+}
+
+/// A registrar that is configured and not there.
+pub(super) fn missing(registrar: &Plugin) -> Asked {
+    let name = &registrar.name;
+    Asked::Failed(format!("registrar `{name}` is not loaded, or plugin `{name}` is no registrar").into())
+}
+
+pub(super) fn asked(answer: Result<Decision, plugin::CallError>) -> Asked {
+    match answer {
+        Ok(Decision::Server(server)) => Asked::Server(server),
+        Ok(Decision::Pass) => Asked::Pass,
+        Ok(Decision::Reject(plugin::Rejection { status, reason })) => {
+            Asked::Reject(Rejection { status, reason })
+        }
+        Err(error) => Asked::Failed(error.to_string().into()),
+    }
+}
+
+pub(super) fn on_error(plan: &ServicePlan) -> OnError {
+    let generation = plan.registrar.as_ref().and_then(|registrar| registrar.generation.as_ref());
+    match generation.map(|generation| generation.on_error()) {
+        Some(plugin::OnError::Open) => OnError::Open,
+        _ => OnError::Closed,
+    }
+}
+
+pub(super) fn health_elsewhere(endpoint: &Endpoint) -> Health {
+    // There is no other to prefer, and no list of which too many could be ejected.
+    if endpoint.is_unavailable() { Health::Unhealthy } else { Health::Healthy }
+}
+
+/// A message as plugins see it; takes the head's parts until [`give_back`].
+pub(super) fn message(head: &mut Parts, known: &Known<'_>, connection: Option<&Connection>) -> Message {
+    Message {
+        method: head.method.clone(),
+        uri: head.uri.clone(),
+        authority: authority(head).into(),
+        headers: std::mem::take(&mut head.headers),
+        client: known.client.to_arc(),
+        peer: connection.map(|connection| connection.peer),
+        service: Some(known.plan.service.id.clone()),
+        ..Message::default()
+    }
+}
+
+/// Puts a message's parts back into its head.
+pub(super) fn give_back(head: &mut Parts, message: Message) {
+    head.uri = message.uri;
+    head.headers = message.headers;
+}
+
+/// What the client asked for.
+pub(super) fn authority(head: &Parts) -> &str {
+    let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+    host.or_else(|| head.uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default()
+}
+
+impl ServicePlan {
+    /// How a server of the list is.
+    pub(super) fn health(&self, server: &Server) -> Health {
+        let Some(place) = self.service.place(server.number) else { return Health::Unhealthy };
+        let endpoint = &self.endpoints[place];
+        let unavailable = endpoint.fails_checks() || (endpoint.is_ejected() && self.may_eject());
+        match (unavailable, server.suspect) {
+            (true, _) => Health::Unhealthy,
+            (false, true) => Health::Suspect,
+            (false, false) => Health::Healthy,
+        }
+    }
+
+    /// When too many are ejected, it is more likely that something else is wrong: then all are used.
+    fn may_eject(&self) -> bool {
+        let ejected = self.endpoints.iter().filter(|endpoint| endpoint.is_ejected()).count();
+        ejected * 100 <= self.endpoints.len() * self.settings.most_ejected as usize
+    }
+}
+
+impl message::Candidates for ServicePlan {
+    fn servers(&self) -> Vec<message::Candidate> {
+        let servers = self.service.servers.iter().zip(&self.endpoints);
+        let listed = servers.filter_map(|(server, endpoint)| {
+            let health = self.health(server);
+            (health != Health::Unhealthy).then(|| message::Candidate {
+                id: server.id.to_string(),
+                uri: server.record.uri.to_string(),
+                weight: server.record.weight,
+                healthy: health == Health::Healthy,
+                in_flight: endpoint.in_flight(),
+                metadata: server.record.metadata.clone().into_iter().collect(),
+            })
+        });
+        listed.collect()
+    }
+}

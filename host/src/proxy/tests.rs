@@ -1,0 +1,24 @@
+//! The proxy over real sockets, with a table in memory and servers that follow a script.
+
+mod framing;
+mod http2;
+mod rig;
+mod routing;
+mod trouble;
+
+use std::path::Path;
+
+use super::Settings;
+use crate::config::{Config, Overrides};
+
+pub(super) use rig::{Client, Rig, Server};
+
+/// The settings of a `[proxy]` section.
+pub(super) fn settings(proxy: &str) -> Settings {
+    let config = config(&format!("[proxy]\n{proxy}\n"));
+    Settings::new(&config.proxy, &config.routes, "test")
+}
+
+pub(super) fn config(text: &str) -> Config {
+    Config::parse(text, Path::new("test.toml"), &Overrides::default()).unwrap()
+}
