@@ -1,0 +1,134 @@
+//! The HTTP API: the registry, clients, plugins, explanations, the watch, health and metrics.
+//!
+//! A request passes [`guard`] (whose host, whose token, how long), then one handler, which asks
+//! the routing table, the plugins or [`Routing`] and answers with a JSON document. Every error is
+//! a [`Problem`]; `problem` is the one place that says which cause gets which status. The OpenAPI
+//! document is generated from the handlers. This module may not know `proxy`.
+
+mod clients;
+mod cluster;
+mod explain;
+mod guard;
+mod health;
+mod input;
+mod metrics;
+mod plugins;
+mod problem;
+mod serve;
+mod servers;
+mod services;
+mod shown;
+mod watch;
+
+use std::sync::Arc;
+
+use axum::{Router, http::header, middleware, routing::get};
+use futures_util::future::BoxFuture;
+use prometheus::Registry;
+use tokio::sync::{Semaphore, watch as channel};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use self::{
+    explain::{Explanation, Question},
+    problem::Problem,
+    serve::{BindError, Listener, serve},
+};
+use crate::{
+    config::Config,
+    drain::Drain,
+    plugin::Plugins,
+    resolve::Health,
+    table::{Table, adapter::Revision, record::ServerUri},
+};
+
+/// What the API asks of the part that routes messages.
+pub trait Routing: Send + Sync {
+    /// Which server a message would go to, and why, by the code that routes; changes nothing.
+    /// None: there is no such service.
+    fn explain(&self, question: Question) -> BoxFuture<'_, Option<Explanation>>;
+
+    /// Waits until messages are routed by a view at least as new as this.
+    fn follows(&self, revision: Revision) -> BoxFuture<'_, ()>;
+
+    /// How a server is.
+    fn health(&self, uri: &ServerUri) -> Health;
+}
+
+/// What the handlers work with; cheap to clone.
+#[derive(Clone)]
+pub struct State {
+    /// The running configuration.
+    pub config: channel::Receiver<Arc<Config>>,
+    /// The routing table.
+    pub table: Arc<Table>,
+    /// What is loaded.
+    pub plugins: Arc<Plugins>,
+    /// The part that routes.
+    pub routing: Arc<dyn Routing>,
+    /// What is counted.
+    pub registry: Registry,
+    /// Ends streams and connections.
+    pub drain: Drain,
+    /// Requested as soon as the process stops taking messages; the API lasts longer.
+    pub leaving: Drain,
+    /// One permit for each stream of `/v1/watch`.
+    pub watchers: Arc<Semaphore>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Message Flow",
+        description = "The registry of services, where clients go, which plugins run. \
+                       Errors are RFC 9457 problem documents (`application/problem+json`)."
+    ),
+    components(schemas(Problem)),
+    security(("token" = [])),
+    modifiers(&Bearer),
+)]
+struct Document;
+
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    }
+}
+
+/// Every path, with what guards them.
+pub fn router(state: State) -> Router {
+    let (router, document) = documented().split_for_parts();
+    let document = bytes::Bytes::from(problem::typed(&document).to_string());
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    router
+        .route("/v1/openapi.json", get(move || std::future::ready((json, document.clone()))))
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
+        .with_state(state)
+}
+
+fn documented() -> OpenApiRouter<State> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(services::list))
+        .routes(routes!(services::show, services::put, services::delete))
+        .routes(routes!(servers::put, servers::delete))
+        .routes(routes!(clients::show))
+        .routes(routes!(clients::pin, clients::forget))
+        .routes(routes!(cluster::release))
+        .routes(routes!(cluster::routers))
+        .routes(routes!(plugins::list))
+        .routes(routes!(explain::explain))
+        .routes(routes!(watch::watch))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! What every request passes before its handler: whose host it names, whose token it carries, how
+//! long it may take. Handlers get a [`Caller`] and ask it whether they may.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use axum::{
+    extract::{FromRequestParts, Request, State as Shared},
+    http::{HeaderMap, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    State,
+    problem::{Kind, Problem},
+};
+use crate::{
+    auth::{Action, Identity},
+    config::Config,
+};
+
+/// The other end of the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    identity: Identity,
+    peer: Option<SocketAddr>,
+    request: Arc<str>,
+}
+
+impl Caller {
+    /// Refuses, and logs it, unless the caller may do this with something of this name.
+    pub(super) fn must(&self, action: Action, name: Option<&str>) -> Result<(), Problem> {
+        if self.may(action, name) {
+            return Ok(());
+        }
+        let (label, peer, request) = (self.identity.label(), self.peer, &self.request);
+        tracing::warn!(label, ?peer, %request, %action, name, "denied: the token does not allow this");
+        let object = name.map(|name| format!(" {name}")).unwrap_or_default();
+        Err(Problem::new(Kind::Denied, format!("this token does not allow to {action}{object}")))
+    }
+
+    pub(super) fn may(&self, action: Action, name: Option<&str>) -> bool {
+        self.identity.may(action, name)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| Problem::new(Kind::Internal, "a request passed without its guard"))
+    }
+}
+
+pub(super) async fn guard(Shared(state): Shared<State>, mut request: Request, next: Next) -> Response {
+    let config = state.config.borrow().clone();
+    let caller = match admit(&config, &request) {
+        Ok(caller) => caller,
+        Err(problem) => return problem.into_response(),
+    };
+    request.extensions_mut().insert(caller);
+    match tokio::time::timeout(config.api.timeouts.request, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(Kind::Timeout, "no answer in time").into_response(),
+    }
+}
+
+fn admit(config: &Config, request: &Request) -> Result<Caller, Problem> {
+    let headers = request.headers();
+    let anyone = config.access.is_open();
+    if anyone && !config.api.open && !is_ours(host(request), config.api.listen.ip()) {
+        return Err(Problem::new(
+            Kind::HostRefused,
+            "without access rules the API answers only to localhost and to loopback addresses, \
+             because any web page could otherwise reach it under a name of its own",
+        ));
+    }
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let path = request.uri().path();
+    let request = format!("{} {path}", request.method()).into();
+    let public = matches!(path, "/live" | "/ready" | "/v1/openapi.json");
+    match config.access.identify(token(headers)) {
+        Some(identity) => Ok(Caller { identity, peer, request }),
+        None if public => Ok(Caller { identity: Identity::nobody(), peer, request }),
+        None => {
+            let given = if token(headers).is_some() { "an unknown token" } else { "no token" };
+            tracing::warn!(?peer, %request, "denied: {given}");
+            Err(Problem::new(Kind::Unauthenticated, format!("{given}: send `Authorization: Bearer TOKEN`")))
+        }
+    }
+}
+
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn host(request: &Request) -> Option<&str> {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    host.or_else(|| request.uri().authority().map(|authority| authority.as_str()))
+}
+
+/// Whether a `Host` means this machine. A page of another origin whose name was made to resolve to
+/// a loopback address sends its own name here.
+fn is_ours(host: Option<&str>, listen: IpAddr) -> bool {
+    let Some(authority) = host.and_then(|host| host.parse::<axum::http::uri::Authority>().ok()) else {
+        return false;
+    };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let local = name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
+    let address = name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback() || ip == listen);
+    local || address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_meant() {
+        let listen = "127.0.0.1".parse().unwrap();
+        for (host, expect) in [
+            ("127.0.0.1:8081", true),
+            ("127.0.0.1", true),
+            ("localhost:8081", true),
+            ("LOCALHOST", true),
+            ("flow.localhost:1", true),
+            ("[::1]:8081", true),
+            ("evil.example:8081", false),
+            ("localhost.evil.example", false),
+            ("10.0.0.1", false),
+            ("a b", false),
+            ("", false),
+        ] {
+            assert_eq!(is_ours(Some(host), listen), expect, "{host}");
+        }
+        assert!(!is_ours(None, listen));
+    }
+
+    #[test]
+    fn tokens_come_as_bearers() {
+        let of = |text: &str| {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, text.parse().unwrap())]);
+            token(&headers).map(str::to_owned)
+        };
+        assert_eq!(of("Bearer mf_1"), Some("mf_1".into()));
+        assert_eq!(of("bearer  mf_1 "), Some("mf_1".into()));
+        assert_eq!(of("Basic mf_1"), None);
+        assert_eq!(of("mf_1"), None);
+    }
+}

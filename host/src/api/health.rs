@@ -1,0 +1,72 @@
+//! `/live` and `/ready`.
+
+use axum::{Json, extract::State as Shared};
+use serde::Serialize;
+
+use super::{
+    State,
+    problem::{Kind, Problem},
+};
+use crate::{table::Status, units::utc};
+
+/// The process runs.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Live {
+    status: &'static str,
+}
+
+/// Whether the process runs.
+#[utoipa::path(get, path = "/live", tag = "health", security(()), responses((status = 200, body = Live)))]
+pub(super) async fn live() -> Json<Live> {
+    Json(Live { status: "live" })
+}
+
+/// The router takes messages.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Ready {
+    status: &'static str,
+    table: TableHealth,
+}
+
+/// How well the router's view agrees with the routing table.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct TableHealth {
+    /// `current`; or `stale`: the table cannot be reached, the last known view routes on and
+    /// nothing can be written.
+    state: &'static str,
+    /// Grows with every change.
+    revision: u64,
+    /// Since when it is stale, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    /// Why it is stale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Whether the router takes messages. It does on the last known view, too, when the routing table
+/// cannot be reached.
+#[utoipa::path(
+    get, path = "/ready", tag = "health", security(()),
+    responses((status = 200, body = Ready), (status = 503, body = Problem)),
+)]
+pub(super) async fn ready(Shared(state): Shared<State>) -> Result<Json<Ready>, Problem> {
+    if state.leaving.is_requested() {
+        return Err(Problem::new(Kind::NotReady, "the router is stopping"));
+    }
+    let revision = state.table.view().revision;
+    let status = state.table.status().borrow().clone();
+    let table = match status {
+        Status::Starting(error) => return Err(starting(error)),
+        Status::Current => TableHealth { state: "current", revision, since: None, error: None },
+        Status::Stale { since, error } => {
+            TableHealth { state: "stale", revision, since: Some(utc(since)), error: Some(error) }
+        }
+    };
+    Ok(Json(Ready { status: "ready", table }))
+}
+
+fn starting(error: Option<String>) -> Problem {
+    let detail = error.map(|error| format!("the routing table was never read: {error}"));
+    Problem::new(Kind::NotReady, detail.unwrap_or_else(|| "the routing table is being read".to_owned()))
+}

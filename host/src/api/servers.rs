@@ -1,0 +1,101 @@
+//! `/v1/services/{service}/servers/{id}`: one server of a server list.
+
+use axum::{
+    Json,
+    extract::State as Shared,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    State,
+    guard::Caller,
+    input::{self, Segments, service_id},
+    problem::{Kind, Problem},
+    services::{delete_server, put_server, write},
+    shown::{ShownServer, Source, must_not_be_configured, no_service},
+};
+use crate::{
+    auth::Action,
+    config,
+    table::record::{ServerRecord, ServerSpec},
+};
+
+/// Adds a server to a service, or replaces it. A service that is not there yet is created.
+#[utoipa::path(
+    put, path = "/v1/services/{service}/servers/{id}", tag = "services",
+    params(("service", description = "`chat` or `chat@2`"), ("id", description = "Unique within the service")),
+    request_body = ServerRecord,
+    responses(
+        (status = 200, description = "Replaced", body = ShownServer),
+        (status = 201, description = "Added", body = ShownServer),
+        (status = 409, description = "Defined by the configuration", body = Problem),
+        (status = 422, description = "Every mistake, by field", body = Problem),
+    ),
+)]
+pub(super) async fn put(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    Segments((service, id)): Segments<(String, String)>,
+    input::Json(json): input::Json,
+) -> Result<Response, Problem> {
+    let service = service_id(&service)?;
+    caller.must(Action::Register, Some(service.as_str()))?;
+    let spec = spec(&id, json)?;
+    must_not_be_configured(&state.table.view(), &service)?;
+    let new = write(&state, |view| {
+        let stored = view.stored(&service).and_then(|stored| stored.server(&id));
+        let same = stored.is_some_and(|stored| stored.record == spec.record && !stored.suspect);
+        let change = if same { None } else { Some(put_server(&service, &id, &spec.record)?) };
+        Ok((stored.is_none(), change.into_iter().collect()))
+    })
+    .await?;
+    let view = state.table.view();
+    let server = view.service(&service).and_then(|service| service.server(&id));
+    let server = server.ok_or_else(|| {
+        Problem::new(Kind::Conflict, format!("server {id} was written, and removed again meanwhile"))
+    })?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(ShownServer::new(server, Source::Table, &*state.routing))).into_response())
+}
+
+/// The `id` of the path holds; one in the document must be the same.
+fn spec(id: &str, mut json: serde_json::Value) -> Result<ServerSpec, Problem> {
+    if let Some(uri) = json.as_str() {
+        json = serde_json::json!({ "uri": uri });
+    }
+    if let Some(object) = json.as_object_mut() {
+        match object.get("id").and_then(|written| written.as_str()) {
+            Some(written) if written != id => {
+                return Err(Problem::field("id", format!("`{written}` is not the id in the path, `{id}`")));
+            }
+            _ => object.insert("id".to_owned(), id.into()),
+        };
+    }
+    config::record::server(&json).map_err(Problem::invalid)
+}
+
+/// Removes a server; its clients are routed anew.
+#[utoipa::path(
+    delete, path = "/v1/services/{service}/servers/{id}", tag = "services",
+    params(("service", description = "`chat` or `chat@2`"), ("id", description = "Unique within the service")),
+    responses((status = 204, description = "Removed"), (status = 404, body = Problem), (status = 409, body = Problem)),
+)]
+pub(super) async fn delete(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    Segments((service, id)): Segments<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let service = service_id(&service)?;
+    caller.must(Action::Register, Some(service.as_str()))?;
+    must_not_be_configured(&state.table.view(), &service)?;
+    write(&state, |view| {
+        let stored = view.stored(&service).ok_or_else(|| no_service(view, &service))?;
+        let server = stored.server(&id);
+        server
+            .ok_or_else(|| Problem::new(Kind::NotFound, format!("service {service} has no server {id}")))?;
+        Ok(((), vec![delete_server(&service, &id)]))
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

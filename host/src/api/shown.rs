@@ -1,0 +1,146 @@
+//! Services and servers as the API shows them: the records, and what is known of them besides.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{
+    Routing, State,
+    problem::{Kind, Problem},
+};
+use crate::{
+    plugin::PluginSet,
+    resolve::Health,
+    table::{
+        View,
+        record::{HealthCheck, ServerUri, ServiceId, Sticky},
+        view::{Origin, Server, Service},
+    },
+};
+
+/// A service with its server list. Written back as it is, it changes nothing.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ShownService {
+    /// `chat` or `chat@2`.
+    #[schema(value_type = String)]
+    service: ServiceId,
+    /// Without the version.
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    /// Who defines it.
+    source: Source,
+    /// Where every message goes, whatever else is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    server: Option<ServerUri>,
+    /// The plugin that is asked for clients without an assignment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registrar: Option<String>,
+    sticky: Sticky,
+    filters: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<HealthCheck>,
+    servers: Vec<ShownServer>,
+    /// What keeps its messages from being routed as it says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+/// A server of a service.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ShownServer {
+    /// Unique within its service.
+    id: String,
+    #[schema(value_type = String)]
+    uri: ServerUri,
+    weight: u32,
+    metadata: BTreeMap<String, String>,
+    /// `healthy`, `suspect` or `unhealthy`, as this router sees it.
+    health: &'static str,
+    /// Who defines it.
+    source: Source,
+}
+
+/// Who defines something.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Source {
+    /// The configuration; the API cannot change it.
+    Config,
+    /// The routing table.
+    Table,
+}
+
+impl ShownService {
+    pub(super) fn new(service: &Service, routing: &dyn Routing, plugins: &PluginSet) -> Self {
+        let source = Source::from(service.origin);
+        let warnings = super::plugins::warnings(plugins, &service.record);
+        let record = service.record.clone();
+        Self {
+            service: service.id.clone(),
+            name: service.id.name().to_owned(),
+            version: service.id.version().map(str::to_owned),
+            source,
+            server: record.server,
+            registrar: record.registrar,
+            sticky: record.sticky,
+            filters: record.filters,
+            health: record.health,
+            servers: service.servers.iter().map(|server| ShownServer::new(server, source, routing)).collect(),
+            warnings,
+        }
+    }
+}
+
+impl ShownServer {
+    pub(super) fn new(server: &Server, source: Source, routing: &dyn Routing) -> Self {
+        let health = if server.suspect { Health::Suspect } else { routing.health(&server.record.uri) };
+        Self {
+            id: server.id.to_string(),
+            uri: server.record.uri.clone(),
+            weight: server.record.weight,
+            metadata: server.record.metadata.clone(),
+            health: match health {
+                Health::Healthy => "healthy",
+                Health::Suspect => "suspect",
+                Health::Unhealthy => "unhealthy",
+            },
+            source,
+        }
+    }
+}
+
+impl From<Origin> for Source {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Table => Self::Table,
+            Origin::Configuration => Self::Config,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn show(&self, service: &Service) -> ShownService {
+        ShownService::new(service, &*self.routing, &self.plugins.current())
+    }
+}
+
+/// There is no such service; says which versions there are.
+pub(super) fn no_service(view: &View, id: &ServiceId) -> Problem {
+    let others = view.services().filter(|service| service.id.name() == id.name());
+    let others: Vec<&str> = others.map(|service| service.id.as_str()).collect();
+    let hint = if others.is_empty() { String::new() } else { format!("; there is {}", others.join(", ")) };
+    Problem::new(Kind::NotFound, format!("there is no service {id}{hint}"))
+}
+
+/// Refuses to write what the configuration defines.
+pub(super) fn must_not_be_configured(view: &View, id: &ServiceId) -> Result<(), Problem> {
+    match view.service(id) {
+        Some(service) if service.origin == Origin::Configuration => Err(Problem::new(
+            Kind::Configured,
+            format!("service {id} is defined by the configuration: change [service.{id}] there"),
+        )),
+        _ => Ok(()),
+    }
+}
