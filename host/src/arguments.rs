@@ -1,0 +1,63 @@
+//! What can be written on the command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use message_flow::config::Overrides;
+
+/// A programmable gateway: routes every message to the right service, by rules that you write.
+#[derive(Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    /// What to do; `run` if nothing is said.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Where everything is.
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// What to do.
+#[derive(Clone, Subcommand)]
+pub(crate) enum Command {
+    /// Start the gateway (the default).
+    Run,
+    /// Start a gateway with two small services, a registrar and some traffic to look at.
+    Demo,
+    /// Validate the configuration and the plugins; exits with 0, or with 64 and what is wrong.
+    Check,
+    /// Make an access token and print it with its hash.
+    Token,
+    /// Print a completion script for a shell.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where everything is.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The configuration, a TOML file; without it the defaults hold.
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The directory of plugins.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) plugins: Option<PathBuf>,
+    /// The directory in which the gateway keeps what it must find again.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the proxy listens.
+    #[arg(long, global = true, value_name = "ADDR", value_parser = message_flow::config::listen_address)]
+    pub(crate) proxy: Option<SocketAddr>,
+    /// Where the API listens.
+    #[arg(long, global = true, value_name = "ADDR", value_parser = message_flow::config::listen_address)]
+    pub(crate) api: Option<SocketAddr>,
+}
+
+impl Options {
+    /// What goes before the configuration.
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides { plugins: self.plugins.clone(), data: self.data.clone(), proxy: self.proxy, api: self.api }
+    }
+}

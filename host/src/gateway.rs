@@ -1,0 +1,232 @@
+//! The composition root: builds every part from a configuration, connects them, and takes them
+//! down again in order. The only module that knows all others.
+
+pub mod check;
+mod data;
+mod mapping;
+mod routing;
+mod scratch;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    api,
+    config::{Config, Overrides, reload},
+    drain::{self, Drained, Trigger},
+    plugin::{self, Plugins, table::TablePlugin},
+    proxy::{self, Planner, Proxy},
+    table::{Table, adapter::Revision},
+    telemetry, upstream,
+};
+
+use data::Data;
+use routing::Router;
+
+pub use scratch::Scratch;
+
+/// Where the configuration came from, to follow it.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// None: there is no file, and nothing to follow.
+    pub file: Option<PathBuf>,
+    /// What the command line says.
+    pub overrides: Overrides,
+}
+
+/// A gateway that runs.
+pub struct Gateway {
+    config: watch::Receiver<Arc<Config>>,
+    reload: mpsc::Sender<()>,
+    proxy: Proxy,
+    api: SocketAddr,
+    table: Arc<Table>,
+    plugins: Arc<Plugins>,
+    leave: Trigger,
+    drain: Trigger,
+    tasks: JoinSet<()>,
+    _data: Data,
+}
+
+impl Gateway {
+    /// Builds and starts everything, on the current runtime. When this returns, plugins are loaded,
+    /// the table was read (or given up on for now), and both listeners accept.
+    pub async fn start(config: Config, source: Source) -> anyhow::Result<Self> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let data = Data::open(&config.data.dir)?;
+        let api_listener = api::Listener::bind(&config.api).await?;
+        let api_address = api_listener.address()?;
+        let registry = telemetry::registry();
+        let plugins = start_plugins(&config, &registry).await?;
+        let router = config.router.id.clone().map_or_else(|| data.router_id(), Ok)?;
+        let options = mapping::table_options(&config, &router, api_address);
+        let adapter = TablePlugin::new(Arc::clone(&plugins), &config.table.adapter);
+        let table = Table::start(Arc::new(adapter), options).await;
+        table.stats().register(&registry)?;
+        let routing = Routing::new(&config, router, &registry, &table, &plugins)?;
+        let proxy = Proxy::start(proxy::listener_options(&config.proxy), routing.parts.clone())?;
+        let (drain, holder) = drain::drain();
+        let (leave, leaving) = drain::drain();
+        let (reload, config) = follow(config, source);
+        let state = api::State {
+            config: config.clone(),
+            table: Arc::clone(&table),
+            plugins: Arc::clone(&plugins),
+            routing: Arc::new(Router::new(routing.parts.clone(), routing.compiled.subscribe())),
+            registry,
+            drain: holder,
+            leaving,
+            watchers: Arc::new(Semaphore::new(config.borrow().api.limits.watchers)),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(api::serve(api_listener, state));
+        tasks.spawn(routing.follow(config.clone()));
+        Ok(Self { config, reload, proxy, api: api_address, table, plugins, leave, drain, tasks, _data: data })
+    }
+
+    /// Where the proxy listens.
+    pub fn proxy_address(&self) -> SocketAddr {
+        self.proxy.address()
+    }
+
+    /// Where the API listens.
+    pub fn api_address(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// The lines that say where it listens.
+    pub fn listeners(&self) -> [String; 2] {
+        let config = self.config.borrow();
+        let scheme = |tls: bool| if tls { "https" } else { "http" };
+        [
+            format!("proxy listening on {}://{}", scheme(config.proxy.tls.is_some()), self.proxy.address()),
+            format!("api listening on {}://{}", scheme(config.api.tls.is_some()), self.api),
+        ]
+    }
+
+    /// Looks at the configuration file now, as SIGHUP asks.
+    pub fn reload_handle(&self) -> mpsc::Sender<()> {
+        self.reload.clone()
+    }
+
+    /// Stops accepting, finishes what runs, and takes everything down; what still runs at the
+    /// deadline `[proxy.timeouts] drain` is cut off.
+    pub async fn drain(mut self) {
+        let grace = self.config.borrow().proxy.timeouts.drain;
+        tracing::info!(connections = self.proxy.open_connections(), ?grace, "draining");
+        self.leave.start();
+        self.proxy.drain(grace).await;
+        if let Drained::Late(streams) = self.drain.finish(Duration::from_secs(2)).await {
+            tracing::info!(streams, "cut off what still ran on the API");
+        }
+        self.tasks.shutdown().await;
+        self.table.stop().await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.plugins.drain()).await;
+        tracing::info!("drained");
+    }
+}
+
+/// Loading plugins blocks, so it is done beside the runtime.
+async fn start_plugins(config: &Config, registry: &prometheus::Registry) -> anyhow::Result<Arc<Plugins>> {
+    let options = plugin::Options {
+        directory: config.plugins.dir.clone(),
+        data: config.data.dir.clone(),
+        interval: config.plugins.interval,
+        settings: mapping::plugin_settings(config),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let registry = registry.clone();
+    let started = tokio::task::spawn_blocking(move || Plugins::start(options, &registry)).await?;
+    Ok(Arc::new(started.context("the plugin host does not start")?))
+}
+
+fn follow(config: Config, source: Source) -> (mpsc::Sender<()>, watch::Receiver<Arc<Config>>) {
+    let (nudge, nudges) = mpsc::channel(1);
+    let config = Arc::new(config);
+    match source.file {
+        Some(file) => (nudge, reload::follow(file, source.overrides, config, nudges)),
+        None => (nudge, watch::channel(config).1),
+    }
+}
+
+/// What the plan is compiled from and what messages are routed with.
+struct Routing {
+    parts: proxy::Parts,
+    planner: Planner,
+    /// The revision of the view in the plan.
+    compiled: watch::Sender<Revision>,
+    router: String,
+    table: Arc<Table>,
+    plugins: Arc<Plugins>,
+}
+
+impl Routing {
+    fn new(
+        config: &Config,
+        router: String,
+        registry: &prometheus::Registry,
+        table: &Arc<Table>,
+        plugins: &Arc<Plugins>,
+    ) -> anyhow::Result<Self> {
+        let upstream_options = proxy::upstream_options(&config.proxy);
+        let endpoints = upstream::Endpoints::new(upstream_options, upstream::Metrics::new(registry)?);
+        let metrics = proxy::Metrics::new(registry)?;
+        let runtime = tokio::runtime::Handle::current();
+        let compiler = proxy::Compiler::new(Arc::clone(&endpoints), Arc::clone(&metrics), runtime);
+        let settings = proxy::Settings::new(&config.proxy, &config.routes, &router);
+        let planner = Planner::new(compiler, Arc::new(settings));
+        let plan = Arc::clone(planner.current());
+        let assignments = Arc::clone(table.assignments());
+        let parts = proxy::Parts { plan, assignments, endpoints, metrics };
+        let routing = Self {
+            parts,
+            planner,
+            compiled: watch::Sender::new(0),
+            router,
+            table: Arc::clone(table),
+            plugins: Arc::clone(plugins),
+        };
+        routing.compile(config);
+        Ok(routing)
+    }
+
+    fn compile(&self, config: &Config) {
+        let settings = proxy::Settings::new(&config.proxy, &config.routes, &self.router);
+        let view = self.table.view();
+        self.planner.set(Arc::new(settings), Arc::clone(&view), &self.plugins.current());
+        self.compiled.send_replace(view.revision);
+    }
+
+    /// Compiles a new plan whenever something changes that it is made of.
+    async fn follow(self, mut config: watch::Receiver<Arc<Config>>) {
+        let (mut views, mut plugins) = (self.table.subscribe(), self.plugins.subscribe());
+        let mut running = Arc::clone(&config.borrow_and_update());
+        loop {
+            self.compile(&running);
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                changed = plugins.changed() => if changed.is_err() { return },
+                Ok(()) = config.changed() => {
+                    let new = Arc::clone(&config.borrow_and_update());
+                    self.reconfigure(&running, &new);
+                    running = new;
+                }
+            }
+        }
+    }
+
+    fn reconfigure(&self, running: &Config, new: &Config) {
+        let settings = mapping::plugin_settings(new);
+        if settings != mapping::plugin_settings(running) {
+            self.plugins.configure(settings);
+        }
+        if new.services != running.services {
+            self.table.set_overlay(new.services.clone());
+        }
+    }
+}

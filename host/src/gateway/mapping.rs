@@ -1,0 +1,47 @@
+//! From the configuration to what each part calls the same.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use crate::{
+    config::{Config, OnError, PluginConfig, StateKind},
+    plugin::{self, Settings},
+    table::{self, record::RouterRecord},
+};
+
+pub(super) fn table_options(config: &Config, router: &str, api: SocketAddr) -> table::Options {
+    let scheme = if config.api.tls.is_some() { "https" } else { "http" };
+    let record = RouterRecord {
+        uri: config.router.uri.clone().unwrap_or_else(|| format!("{scheme}://{api}")),
+        incarnation: format!("{:016x}", rand::random::<u64>()),
+    };
+    table::Options {
+        record,
+        dir: Some(config.data.dir.clone()),
+        overlay: config.services.clone(),
+        assignments: config.table.assignments,
+        ..table::Options::new(router, &config.table.adapter)
+    }
+}
+
+/// Those that are mentioned, and the default adapters, whose defaults differ from other plugins'.
+pub(super) fn plugin_settings(config: &Config) -> BTreeMap<String, Settings> {
+    let mentioned = config.plugin.keys().map(String::as_str);
+    mentioned.chain(["memory", "etcd"]).map(|name| (name.to_owned(), settings(config.plugin(name)))).collect()
+}
+
+fn settings(config: PluginConfig) -> Settings {
+    Settings {
+        config: config.config,
+        memory: config.memory,
+        deadline: config.deadline,
+        instances: config.instances,
+        durable_state: config.state == StateKind::Durable,
+        state_limit: config.state_limit,
+        body: config.body,
+        on_error: config.on_error.map(|on_error| match on_error {
+            OnError::Closed => plugin::OnError::Closed,
+            OnError::Open => plugin::OnError::Open,
+        }),
+        grant: config.grant.iter().map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,66 @@
+//! What the API asks of the part that routes, answered by the proxy.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::{sync::watch, time::timeout};
+
+use crate::{
+    api::{Explanation, Question, Routing},
+    proxy::Parts,
+    resolve::Health,
+    table::{adapter::Revision, record::ServerUri},
+};
+
+/// The proxy, as the API sees it.
+pub(super) struct Router {
+    parts: Parts,
+    /// The revision of the view by which messages are routed.
+    compiled: watch::Receiver<Revision>,
+}
+
+/// A plan is compiled in microseconds to milliseconds; no answer waits for longer than this.
+const COMPILING: Duration = Duration::from_secs(2);
+
+impl Router {
+    pub(super) fn new(parts: Parts, compiled: watch::Receiver<Revision>) -> Self {
+        Self { parts, compiled }
+    }
+}
+
+impl Routing for Router {
+    fn explain(&self, question: Question) -> BoxFuture<'_, Option<Explanation>> {
+        Box::pin(async move {
+            let Question { service, client, headers, .. } = question;
+            let explained = self.parts.explain(&service, &client, headers).await.ok()?;
+            Some(Explanation {
+                service: explained.service,
+                client: explained.client,
+                server: explained.server,
+                server_id: explained.server_id,
+                step: explained.step,
+                status: None,
+                reason: explained.refusal,
+                trace: explained.trace,
+            })
+        })
+    }
+
+    fn follows(&self, revision: Revision) -> BoxFuture<'_, ()> {
+        let mut compiled = self.compiled.clone();
+        Box::pin(async move {
+            let _ = timeout(COMPILING, compiled.wait_for(|compiled| *compiled >= revision)).await;
+        })
+    }
+
+    fn health(&self, uri: &ServerUri) -> Health {
+        let endpoint = self.parts.endpoints.get(uri);
+        if endpoint.fails_checks() {
+            Health::Unhealthy
+        } else if endpoint.is_ejected() {
+            Health::Suspect
+        } else {
+            Health::Healthy
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Message Flow: a gateway that routes every message to the right server, by rules that its users
+//! write in any language that compiles to WebAssembly.
+//!
+//! This page is the map: what happens to a message, where that is written, and what always holds.
+//!
+//! # The life of a message
+//!
+//! 1. [`listener`]: a worker accepts the connection, finds out what is spoken on it (TLS, HTTP/1.1,
+//!    HTTP/2), and bounds it: how long until the first byte, how large a head, how many at once.
+//! 2. `proxy::exchange` tells the rest in order. **Admit**: what could be understood in two ways is
+//!    refused (`proxy::head`). **Address**: the route, the path or the headers name the service,
+//!    and the client is identified (`proxy::routes`, `proxy::identify`).
+//! 3. **Route**: [`resolve`] applies the routing rule: `server`, then the client's assignment, then
+//!    the registrar, then the server list. A client that is known is routed without waiting for
+//!    anything; the first message of one asks the registrar and the routing table.
+//! 4. **Filter**: request filters in order (`proxy::filter`), each a call into a component
+//!    ([`plugin`]).
+//! 5. **Forward**: over a pooled connection ([`upstream`]), to another server if that is safe.
+//! 6. **Answer**: response filters in reverse order, then the response streams back. Whatever goes
+//!    wrong becomes a problem document in one place (`proxy::respond`).
+//!
+//! # The code, from the outside in
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `main`, [`gateway`] | arguments and signals; the composition root, the only module that knows all others |
+//! | [`config`] | what was typed → plain validated data, every error at once |
+//! | [`api`], [`auth`] | the HTTP API over the registry, and who may use it |
+//! | [`proxy`] | a message's life; the [`proxy::Plan`] that it is routed by |
+//! | [`listener`], [`upstream`] | connections on either side of it |
+//! | [`resolve`] | the routing rule, pure |
+//! | [`table`] | the seam to adapters, the view of the routing table, assignments |
+//! | [`plugin`] | components: loading, limits, grants, calling; the only module that names wasmtime |
+//! | [`drain`], [`telemetry`], [`units`] | ending well; log and metrics; durations and sizes |
+//!
+//! Left may know right: `main → gateway → all`; `api → table, plugin`; `proxy → resolve, table,
+//! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
+//! nothing else; [`table`], [`upstream`] and [`units`] know nobody. A test holds this.
+//!
+//! # What always holds
+//!
+//! - **One plan for one message.** Configuration, view and plugin builds are compiled into an
+//!   immutable [`proxy::Plan`]; a message takes it at its beginning and keeps it to its end. So a
+//!   reload, a registration or a swap of a plugin is an event for later messages only.
+//! - **Nothing on a known client's path locks globally, waits for a datastore, or enters a
+//!   component without need.** Workers are threads that share no connection; what they share are
+//!   atomics and the sharded cache of assignments.
+//! - **The table decides, the view answers.** Assignments are stored by create-if-absent, so that
+//!   routers agree; everything else is read from the view, which outlives the loss of the table.
+//! - **Plugins are guests.** They get what is granted, for as long as their deadline allows, with a
+//!   copy of nothing they did not ask for. A trap costs one message and one instance. What they
+//!   remember is not in them but in `state`, so builds and instances may come and go.
+//! - **Everything has a bound**: queues, pools, caches, bodies, calls, files; the configuration
+//!   names each.
+//!
+//! # What is deliberately absent
+//!
+//! - No tower of middleware layers: a message's path is a function that can be read.
+//! - No global state but the log: registries, clocks and handles are passed.
+//! - No HTTPS to servers, no caching of responses, no compression: those are others' work so far.
+//! - No retries of anything that a server may have begun to carry out.
+
+pub mod api;
+pub mod auth;
+pub mod config;
+pub mod drain;
+pub mod gateway;
+pub mod listener;
+pub mod plugin;
+pub mod proxy;
+pub mod resolve;
+pub mod table;
+pub mod telemetry;
+pub mod units;
+pub mod upstream;
