@@ -1,0 +1,4 @@
+//! Hands `table_changes` over to libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| message_flow_fuzz::table_changes(bytes));

@@ -1,0 +1,140 @@
+//! What is fuzzed: one function for each thing that reads bytes from outside. Each may refuse its
+//! input and must not panic, hang, or accept what it then writes differently.
+//!
+//! The functions run in two ways: at length under `cargo fuzz run NAME` in `tests/`, where
+//! `fuzz_targets/NAME.rs` hands them over to libFuzzer, and for a bounded number of mutated seeds
+//! as ordinary tests (`tests/all/fuzz.rs`).
+
+use std::{
+    collections::BTreeMap,
+    fmt::{Debug, Display},
+    path::Path,
+    str::FromStr,
+    sync::LazyLock,
+};
+
+use message_flow::{
+    config::{Config, Overrides, record},
+    plugin::{Options, Plugins},
+    table::{
+        Numbers, View,
+        adapter::{Change, Entry},
+        record::{ReleaseRecord, RouterRecord, ServerRecord, ServerUri, ServiceId, ServiceRecord},
+    },
+    units::{Size, Span},
+};
+
+/// The configuration file.
+pub fn configuration(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(error) = Config::parse(text, Path::new("message-flow.toml"), &Overrides::default()) {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+/// Durations, sizes, services and URIs as people write them.
+pub fn texts(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    comes_back::<Span>(text);
+    comes_back::<Size>(text);
+    comes_back::<ServiceId>(text);
+    comes_back::<ServerUri>(text);
+    if let Ok(uri) = text.parse::<ServerUri>() {
+        assert!(!uri.host_port().is_empty());
+        assert!(uri.base().is_empty() || uri.base().starts_with('/'), "{uri}");
+    }
+}
+
+/// The JSON documents of the registry.
+pub fn records(bytes: &[u8]) {
+    service(bytes);
+    again::<ServiceRecord>(bytes);
+    again::<ServerRecord>(bytes);
+    again::<ReleaseRecord>(bytes);
+    again::<RouterRecord>(bytes);
+}
+
+/// A service as the API gets it.
+fn service(bytes: &[u8]) {
+    let Ok(json) = serde_json::from_slice(bytes) else { return };
+    let Ok(spec) = record::service(&json) else { return };
+    let written = serde_json::to_value(&spec).expect("a spec is written");
+    assert_eq!(record::service(&written).expect("what was written is read"), spec);
+}
+
+/// What a datastore says changed. The view after single changes must be the view of what remains.
+pub fn table_changes(bytes: &[u8]) {
+    let numbers = Numbers::default();
+    let overlay = BTreeMap::new();
+    let mut view = View::build(&[], 0, &overlay, &numbers);
+    let mut entries: BTreeMap<(String, String), String> = BTreeMap::new();
+    for (at, part) in bytes.split(|&byte| byte == 0).enumerate() {
+        let Some(change) = change(part) else { continue };
+        view = view.apply(std::slice::from_ref(&change), at as u64 + 1, &overlay, &numbers);
+        // One that cannot be read leaves what was there.
+        if view.problems().contains_key(&format!("{} {}", change.kind, change.key)) {
+            continue;
+        }
+        let place = (change.kind, change.key);
+        match change.value {
+            Some(value) => entries.insert(place, value),
+            None => entries.remove(&place),
+        };
+    }
+    let entries: Vec<_> =
+        entries.into_iter().map(|((kind, key), value)| Entry { kind, key, value }).collect();
+    let built = View::build(&entries, 1, &overlay, &numbers);
+    let sorted = |view: &View| {
+        let mut entries: Vec<_> =
+            view.entries().into_iter().map(|entry| (entry.kind, entry.key, entry.value)).collect();
+        entries.sort();
+        entries
+    };
+    assert_eq!(sorted(&built), sorted(&view));
+}
+
+/// A file in the plugins directory: refused or loaded, and every built-in plugin is still there.
+pub fn plugin(bytes: &[u8]) {
+    static DATA: LazyLock<tempfile::TempDir> =
+        LazyLock::new(|| tempfile::tempdir().expect("a temporary directory"));
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> =
+        LazyLock::new(|| tokio::runtime::Runtime::new().expect("a runtime"));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("fuzzed.wasm"), bytes).expect("write");
+    let options = Options {
+        directory: directory.path().to_owned(),
+        data: DATA.path().to_owned(),
+        interval: std::time::Duration::from_secs(3600),
+        settings: BTreeMap::new(),
+        runtime: RUNTIME.handle().clone(),
+    };
+    let plugins = Plugins::start(options, &prometheus::Registry::new()).expect("the host starts");
+    let names: Vec<_> = plugins.status().into_iter().map(|status| status.name).collect();
+    assert!(names.iter().any(|name| name.as_str() == "fuzzed"), "it is accounted for: {names:?}");
+}
+
+/// `put KIND KEY VALUE` or `delete KIND KEY`, as lines.
+fn change(part: &[u8]) -> Option<Change> {
+    let text = std::str::from_utf8(part).ok()?;
+    let mut lines = text.splitn(4, '\n');
+    let (put, kind, key) = (lines.next()? == "put", lines.next()?, lines.next()?);
+    let value = if put { Some(lines.next().unwrap_or_default().to_owned()) } else { None };
+    Some(Change { kind: kind.to_owned(), key: key.to_owned(), value, ephemeral: false })
+}
+
+fn comes_back<T: FromStr + Display + PartialEq + Debug>(text: &str) {
+    let Ok(value) = text.parse::<T>() else { return };
+    let written = value.to_string();
+    assert_eq!(written.parse().ok(), Some(value), "{text:?} was written as {written:?}");
+}
+
+fn again<T: serde::de::DeserializeOwned + serde::Serialize + PartialEq + Debug>(bytes: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<T>(bytes) else { return };
+    let written = serde_json::to_vec(&value).expect("what was read can be written");
+    assert_eq!(
+        serde_json::from_slice::<T>(&written).ok(),
+        Some(value),
+        "{}",
+        String::from_utf8_lossy(&written)
+    );
+}

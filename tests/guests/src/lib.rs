@@ -1,0 +1,2 @@
+//! Plugins that tests load, each of them an example of this package.
+#![no_std]

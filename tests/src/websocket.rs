@@ -1,0 +1,47 @@
+//! A WebSocket client through the gateway.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+
+use crate::wait::{PATIENCE, within};
+
+/// An open WebSocket.
+pub struct WebSocket(WebSocketStream<TcpStream>);
+
+impl WebSocket {
+    /// Opens one at a path.
+    ///
+    /// # Errors
+    /// The handshake was answered with something else than 101.
+    pub async fn open(to: SocketAddr, path: &str) -> anyhow::Result<Self> {
+        within(PATIENCE, "the handshake", async {
+            let stream = TcpStream::connect(to).await?;
+            let (socket, _) = client_async(format!("ws://{to}{path}"), stream).await?;
+            Ok(Self(socket))
+        })
+        .await
+    }
+
+    /// Sends a text.
+    pub async fn say(&mut self, text: &str) {
+        self.0.send(Message::text(text)).await.expect("the WebSocket is open");
+    }
+
+    /// The next text; none when the other end closed, with its close code where it gave one.
+    ///
+    /// # Errors
+    /// The close code, 1006 where there was none.
+    pub async fn hear(&mut self) -> Result<String, u16> {
+        loop {
+            return match within(PATIENCE, "a WebSocket message", self.0.next()).await {
+                Some(Ok(Message::Text(text))) => Ok(text.to_string()),
+                Some(Ok(Message::Close(frame))) => Err(frame.map_or(1005, |frame| frame.code.into())),
+                Some(Ok(_)) => continue,
+                Some(Err(_)) | None => Err(1006),
+            };
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Who may use the API.
+
+use message_flow_tests::{Gateway, gateway::Setup};
+use serde_json::json;
+
+/// A token and its hash, made by the binary.
+async fn token() -> (String, String) {
+    let (status, said) = Gateway::setup().run("token").await;
+    assert!(status.success(), "{said}");
+    let value = |name: &str| {
+        let line = said.lines().find(|line| line.split_whitespace().next() == Some(name));
+        line.and_then(|line| line.split_whitespace().nth(1))
+            .unwrap_or_else(|| panic!("no {name}: {said}"))
+            .to_owned()
+    };
+    (value("token"), value("token_sha256"))
+}
+
+fn rule(hash: &str, actions: &str, names: &str) -> String {
+    format!("[[access]]\ntoken_sha256 = \"{hash}\"\nactions = {actions}\nnames = {names}\n")
+}
+
+#[tokio::test]
+async fn rules_decide() {
+    let (admin, admin_hash) = token().await;
+    let (limited, limited_hash) = token().await;
+    let config =
+        rule(&admin_hash, "[\"admin\"]", "[\"*\"]") + &rule(&limited_hash, "[\"register\"]", "[\"chat\"]");
+    let gateway = Gateway::setup().config(config).start().await;
+    let put = |service: &str, token: Option<&str>| {
+        let call = gateway
+            .ask("PUT", format!("/v1/services/{service}"))
+            .json(&json!({ "server": "http://127.0.0.1:9001" }));
+        match token {
+            Some(token) => call.header("authorization", format!("Bearer {token}")),
+            None => call,
+        }
+    };
+
+    let problem = put("chat", None).send().await;
+    assert_eq!(problem.header("www-authenticate").split(' ').next(), Some("Bearer"), "{problem:?}");
+    problem.problem(401);
+    put("chat", Some("wrong")).send().await.problem(401);
+    let reply = put("chat", Some(&limited)).send().await;
+    assert!((200..300).contains(&reply.status), "{reply:?}");
+    put("other", Some(&limited)).send().await.problem(403);
+    let reply = put("other", Some(&admin)).send().await;
+    assert!((200..300).contains(&reply.status), "{reply:?}");
+    gateway.ask("GET", "/v1/plugins").send().await.problem(401);
+    gateway.ask("GET", "/live").send().await.expect(200);
+
+    assert!(!gateway.log().contains(&limited), "a token is not logged");
+    assert!(
+        gateway.log().contains("denied") || gateway.log().contains("403"),
+        "denials are logged: {}",
+        gateway.log()
+    );
+}
+
+#[tokio::test]
+async fn the_proxy_needs_no_token() {
+    let (_, hash) = token().await;
+    let upstream = message_flow_tests::Upstream::start("a").await;
+    let service = format!("[service.chat]\nservers = [\"{}\"]\n", upstream.uri());
+    let gateway = Gateway::setup().config(rule(&hash, "[\"admin\"]", "[\"*\"]") + &service).start().await;
+    gateway.get("/chat/").send().await.expect(200);
+}
+
+#[tokio::test]
+async fn without_rules_other_addresses_are_refused() {
+    let on_all = |setup: Setup| setup.api_at("0.0.0.0:0");
+    let said = on_all(Gateway::setup()).try_start().await.err().expect("it is refused");
+    assert!(said.contains("open = true") && said.contains("access"), "it says how to allow it: {said}");
+
+    on_all(Gateway::setup().config("[api]\nopen = true\n")).start().await;
+    let (_, hash) = token().await;
+    on_all(Gateway::setup().config(rule(&hash, "[\"admin\"]", "[\"*\"]"))).start().await;
+}

@@ -1,0 +1,23 @@
+//! Every example's README, command by command.
+
+use message_flow_tests::readme::follow;
+
+#[tokio::test]
+async fn quick_start() {
+    follow("quick-start").await;
+}
+
+#[tokio::test]
+async fn region_registrar() {
+    follow("region-registrar").await;
+}
+
+#[tokio::test]
+async fn stamp() {
+    follow("stamp").await;
+}
+
+#[tokio::test]
+async fn rate_limit() {
+    follow("rate-limit").await;
+}

@@ -1,0 +1,122 @@
+//! A plugin that fails costs the message at hand and nothing else.
+
+use std::time::{Duration, Instant};
+
+use message_flow_tests::{Gateway, Upstream, eventually, guests};
+use serde_json::json;
+
+const CONFIG: &str = "[plugin.closed]\nmemory = \"16MiB\"\ndeadline = \"50ms\"\nstate_limit = \"1MiB\"\n\
+                      [plugin.open]\nmemory = \"16MiB\"\ndeadline = \"50ms\"\nstate_limit = \"1MiB\"\non_error = \"open\"\n";
+
+async fn faulty() -> (Gateway, Upstream) {
+    let upstream = Upstream::start("a").await;
+    let setup = Gateway::setup().config(CONFIG).plugin("closed", guests::wasm("faulty"));
+    let gateway = setup.plugin("open", guests::wasm("faulty")).start().await;
+    for name in ["closed", "open"] {
+        gateway.active(name).await;
+        gateway.put(name, json!({ "server": upstream.uri(), "filters": [name] })).await;
+    }
+    (gateway, upstream)
+}
+
+const FAULTS: &[&str] =
+    &["trap", "error", "loop", "allocate", "recurse", "header", "value", "hop", "path", "hoard"];
+
+#[tokio::test]
+async fn each_fault_costs_its_message_alone() {
+    let (gateway, upstream) = faulty().await;
+    // Not so often that it counts as a generation that misbehaves from the start.
+    for _ in 0..200 {
+        gateway.get("/closed/").send().await.expect(200);
+    }
+    for fault in FAULTS {
+        let seen = upstream.seen().len();
+        let begin = Instant::now();
+        let problem = gateway.get("/closed/").header("fault", *fault).send().await.problem(503);
+        assert!(begin.elapsed() < Duration::from_secs(2), "{fault} took {:?}", begin.elapsed());
+        assert!(problem.to_string().contains("closed"), "{fault}: the plugin is named: {problem}");
+        assert_eq!(upstream.seen().len(), seen, "{fault}: the server saw nothing");
+
+        gateway.get("/closed/").send().await.expect(200);
+        assert_eq!(
+            upstream.last().header("faulty"),
+            "fine",
+            "{fault}: the next message is filtered as usual"
+        );
+        for _ in 0..20 {
+            gateway.get("/closed/").send().await.expect(200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn on_error_open_sends_the_message_as_it_was() {
+    let (gateway, upstream) = faulty().await;
+    for _ in 0..200 {
+        gateway.get("/open/").send().await.expect(200);
+    }
+    for fault in FAULTS {
+        gateway.get("/open/").header("fault", *fault).send().await.expect(200);
+        let seen = upstream.last();
+        assert_eq!((seen.header("fault"), seen.header("faulty")), (*fault, ""), "{fault}");
+        gateway.get("/open/").send().await.expect(200);
+        assert_eq!(upstream.last().header("faulty"), "fine", "after {fault}");
+        for _ in 0..20 {
+            gateway.get("/open/").send().await.expect(200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn limits_are_named_where_they_are_logged() {
+    let upstream = Upstream::start("a").await;
+    let faults = [("loop", "deadline of 50ms"), ("allocate", "memory"), ("hoard", "StateError::Full")];
+    // A plugin of its own for each, as what fails often is not logged each time.
+    let mut setup = Gateway::setup();
+    for (fault, _) in faults {
+        setup = setup
+            .config(CONFIG.lines().take(4).collect::<Vec<_>>().join("\n").replace("closed", fault) + "\n");
+        setup = setup.plugin(fault, guests::wasm("faulty"));
+    }
+    let gateway = setup.start().await;
+    for (fault, limit) in faults {
+        gateway.active(fault).await;
+        gateway.put(fault, json!({ "server": upstream.uri(), "filters": [fault] })).await;
+        gateway.get(format!("/{fault}/")).header("fault", fault).send().await.problem(503);
+        eventually(|| async {
+            let log = gateway.log();
+            let line = log.lines().find(|line| line.contains(&format!("plugin {fault}")));
+            if line.is_some_and(|line| line.contains(limit)) {
+                Ok(())
+            } else {
+                Err(format!("{fault}: no {limit} in\n{log}"))
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_looping_plugin_does_not_stop_the_others() {
+    let (gateway, upstream) = faulty().await;
+    gateway.put("plain", json!({ "server": upstream.uri() })).await;
+    let looping: Vec<_> =
+        (0..8).map(|_| tokio::spawn(gateway.get("/closed/").header("fault", "loop").send())).collect();
+    let begin = Instant::now();
+    for _ in 0..10 {
+        gateway.get("/plain/").send().await.expect(200);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    for call in looping {
+        assert_eq!(call.await.expect("no panic").status, 503);
+    }
+    gateway.ask("GET", "/live").send().await.expect(200);
+}
+
+#[tokio::test]
+async fn chatter_is_cut() {
+    let (gateway, _upstream) = faulty().await;
+    gateway.get("/closed/").header("fault", "chatter").send().await.expect(200);
+    let long = gateway.log().lines().filter(|line| line.contains("xxxxxxxx")).count();
+    assert!(long <= 64, "{long} lines were kept");
+}

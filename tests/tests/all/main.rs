@@ -1,0 +1,35 @@
+//! Every integration test, in one binary: they share the gateway's and the guests' build.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod access;
+mod adapters;
+mod bad_requests;
+mod clients;
+mod command_line;
+mod crashes;
+mod draining;
+mod etcd;
+mod etcd_client;
+mod examples;
+mod explain;
+mod faults;
+mod filters;
+mod fuzz;
+mod grants;
+mod harness;
+mod house;
+mod memory;
+mod plugin_host;
+mod plugins;
+mod registry;
+mod reload;
+mod retries;
+mod routes;
+mod routing;
+mod streams;
+mod thin;
+mod tls;
+mod upgrades;
+mod view;
+mod watch;

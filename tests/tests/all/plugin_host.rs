@@ -1,0 +1,260 @@
+//! The plugin host by itself: builds are loaded from a directory and called as the proxy calls
+//! them.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use message_flow::plugin::{
+    Decision, Generation, Message, OnError, Options, PluginState, Plugins, Settings, Verdict,
+};
+use message_flow_tests::guests;
+
+struct Host {
+    plugins: Plugins,
+    directory: tempfile::TempDir,
+}
+
+fn start(settings: &[(&str, Settings)], files: &[(&str, &str)]) -> Host {
+    let directory = tempfile::tempdir().unwrap();
+    let dropped = directory.path().join("plugins");
+    std::fs::create_dir(&dropped).unwrap();
+    for (name, guest) in files {
+        std::fs::copy(guests::wasm(guest), dropped.join(format!("{name}.wasm"))).unwrap();
+    }
+    let options = Options {
+        directory: dropped,
+        data: directory.path().join("data"),
+        interval: Duration::from_secs(1),
+        settings: settings.iter().map(|(name, settings)| ((*name).to_owned(), settings.clone())).collect(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let plugins = Plugins::start(options, &prometheus::Registry::new()).unwrap();
+    Host { plugins, directory }
+}
+
+impl Host {
+    fn get(&self, name: &str) -> Arc<Generation> {
+        let set = self.plugins.current();
+        let found = set.by_name.get(name);
+        Arc::clone(found.unwrap_or_else(|| panic!("{name}: {:#?}", self.plugins.status())))
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join("plugins").join(format!("{name}.wasm"))
+    }
+
+    /// Waits until something was published, and fails when nothing is for ten seconds.
+    async fn published(&self, act: impl FnOnce()) {
+        let mut changes = self.plugins.subscribe();
+        act();
+        let changed = tokio::time::timeout(Duration::from_secs(10), changes.changed()).await;
+        changed.unwrap_or_else(|_| panic!("nothing published: {:#?}", self.plugins.status())).unwrap();
+    }
+}
+
+fn with(headers: &[(&'static str, &str)]) -> Message {
+    let mut message = Message { client: "c1".into(), ..Message::default() };
+    for (name, value) in headers {
+        message.headers.insert(*name, value.parse().unwrap());
+    }
+    message
+}
+
+async fn error(generation: &Generation, headers: &[(&'static str, &str)]) -> String {
+    let answer = generation.on_request(&mut with(headers)).await;
+    answer.expect_err("the guest was told to fail").to_string()
+}
+
+#[tokio::test]
+async fn a_registrar_decides() {
+    let host = start(&[], &[("geo", "chooser")]);
+    let geo = host.get("geo");
+    let ask = async |told: &str| geo.resolve(&mut with(&[("choose", told)])).await;
+    assert_eq!(ask("server http://a:1").await.unwrap(), Decision::Server("http://a:1".into()));
+    assert_eq!(ask("pass").await.unwrap(), Decision::Pass);
+    let Decision::Reject(rejection) = ask("reject 451 not here").await.unwrap() else {
+        panic!("not rejected")
+    };
+    assert_eq!((rejection.status.as_u16(), rejection.reason.as_str()), (451, "not here"));
+    assert_eq!(
+        ask("error no idea").await.unwrap_err().to_string(),
+        "plugin geo: resolve: it returned an error: no idea"
+    );
+}
+
+#[tokio::test]
+async fn every_failure_names_its_cause_and_the_next_call_works() {
+    let settings = Settings { state_limit: 1 << 20, memory: 8 << 20, ..Settings::default() };
+    let host = start(&[("f", settings)], &[("f", "faulty")]);
+    let faulty = host.get("f");
+    let cases = [
+        (
+            "trap",
+            "it trapped: wasm `unreachable` instruction executed; it last logged: panicked at examples/faulty.rs",
+        ),
+        ("error", "it returned an error: told to err"),
+        ("loop", "it took longer than its deadline of 50ms"),
+        ("allocate", "it needs more than its memory limit of 8MiB"),
+        ("recurse", "it trapped: "),
+        ("header", "set-header: `bad header` is not a header name"),
+        ("value", "set-header x: the value has a character that HTTP does not allow"),
+        ("hop", "set-header: `transfer-encoding` belongs to the connection and cannot be changed"),
+        ("path", "set-path: `no slash` is not a path that starts with one `/`"),
+        ("hoard", "it returned an error: StateError::Full"),
+    ];
+    for (fault, cause) in cases {
+        let text = error(&faulty, &[("fault", fault)]).await;
+        assert!(text.starts_with(&format!("plugin f: on-request: {cause}")), "{fault}: {text}");
+        let mut next = with(&[]);
+        assert_eq!(faulty.on_request(&mut next).await.unwrap(), Verdict::Forward, "after {fault}");
+        assert_eq!(next.headers["faulty"], "fine");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_call_leaves_no_trace_where_the_message_goes_on() {
+    let open = Settings { on_error: Some(OnError::Open), ..Settings::default() };
+    let host = start(&[("f", open)], &[("f", "faulty")]);
+    for fault in ["trap", "error", "loop", "path"] {
+        let mut message = with(&[("fault", fault), ("faulty", "before")]);
+        host.get("f").on_request(&mut message).await.unwrap_err();
+        assert_eq!(message.headers["faulty"], "before", "{fault}");
+        assert_eq!(message.headers.len(), 2, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_read_and_replaced_on_the_async_lane() {
+    use http_body_util::{BodyExt, Full};
+    let host = start(&[], &[("r", "reader")]);
+    let reader = host.get("r");
+    assert!(reader.reads_body());
+    let body = |bytes: &'static [u8]| {
+        let stream = Full::from(bytes).map_err(|never| match never {}).boxed_unsync();
+        Some(message_flow::plugin::Body { stream, replaced: None })
+    };
+    let mut message = with(&[("replace", "other")]);
+    message.body = body(b"seven!!");
+    reader.on_request(&mut message).await.unwrap();
+    assert_eq!(message.headers["length"], "7");
+    let sent = message.body.unwrap();
+    assert_eq!(sent.replaced, Some(5));
+    assert_eq!(sent.stream.collect().await.unwrap().to_bytes(), "other");
+    let mut message = with(&[]);
+    message.body = body(b"kept");
+    reader.on_request(&mut message).await.unwrap();
+    let sent = message.body.unwrap();
+    assert_eq!(
+        (sent.replaced, sent.stream.collect().await.unwrap().to_bytes().as_ref()),
+        (None, &b"kept"[..])
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_granted_is_refused_with_the_line_that_grants_it() {
+    let host = start(&[], &[("n", "needy")]);
+    let status = host.plugins.status();
+    let refused = status.iter().find(|status| status.name == "n").unwrap();
+    assert_eq!(refused.state, PluginState::Refused);
+    assert_eq!(
+        refused.error.as_deref().unwrap(),
+        "it imports `message-flow:plugin/etcd@0.1.0`, which is not granted; to grant it, write \
+         `grant = [\"etcd\"]` under [plugin.n]"
+    );
+}
+
+#[tokio::test]
+async fn a_build_is_replaced_refused_and_removed_without_a_gap() {
+    let host = start(&[], &[("s", "stamp")]);
+    let first = host.get("s");
+    let replace = |bytes: &[u8]| {
+        let partial = host.file(".partial");
+        std::fs::write(&partial, bytes).unwrap();
+        std::fs::rename(&partial, host.file("s")).unwrap();
+    };
+    host.published(|| replace(&guests::marked("stamp", "two"))).await;
+    let mut message = with(&[]);
+    host.get("s").on_request(&mut message).await.unwrap();
+    assert_eq!(message.headers["stamp"], "two");
+    let mut message = with(&[]);
+    first.on_request(&mut message).await.unwrap();
+    assert_eq!(message.headers["stamp"], "", "a message that began with the first build keeps it");
+
+    replace(&guests::bytes("needy"));
+    let refused =
+        |host: &Host| host.plugins.status().iter().any(|status| status.state == PluginState::Refused);
+    wait_until(|| refused(&host)).await;
+    assert_eq!(host.get("s").number(), first.number() + 1, "what served before goes on");
+    replace(b"\0asm garbage");
+    wait_until(|| {
+        host.plugins
+            .status()
+            .iter()
+            .any(|status| status.error.as_deref().is_some_and(|text| text.contains("neither a WebAssembly")))
+    })
+    .await;
+
+    host.published(|| std::fs::remove_file(host.file("s")).unwrap()).await;
+    assert!(!host.plugins.current().by_name.contains_key("s"));
+}
+
+#[tokio::test]
+async fn a_build_that_crashes_at_once_is_rolled_back() {
+    let host = start(&[], &[("s", "stamp")]);
+    let first = host.get("s").number();
+    let trapper = guests::bytes("trapper");
+    host.published(|| std::fs::write(host.file("s"), trapper).unwrap()).await;
+    let bad = host.get("s");
+    host.published(|| {
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                bad.on_request(&mut with(&[])).await.unwrap_err();
+            }
+        });
+    })
+    .await;
+    assert_eq!(host.get("s").number(), first);
+    let status = host.plugins.status();
+    let refused = status.iter().find(|status| status.state == PluginState::Failed).unwrap();
+    assert!(refused.error.as_deref().unwrap().starts_with("rolled back: "), "{refused:?}");
+}
+
+#[tokio::test]
+async fn state_outlives_traps_builds_and_with_durable_the_process() {
+    let durable = Settings { durable_state: true, ..Settings::default() };
+    let mut host = start(&[("c", durable.clone())], &[("c", "counter")]);
+    let count = async |host: &Host| {
+        let mut message = with(&[]);
+        host.get("c").on_request(&mut message).await.unwrap();
+        message.headers["count"].to_str().unwrap().to_owned()
+    };
+    assert_eq!((count(&host).await, count(&host).await), ("1".into(), "2".into()));
+    let options = Options {
+        directory: host.directory.path().join("plugins"),
+        data: host.directory.path().join("data"),
+        interval: Duration::from_secs(1),
+        settings: BTreeMap::from([("c".to_owned(), durable)]),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let compiled = host.directory.path().join("data/compiled");
+    assert!(std::fs::read_dir(&compiled).unwrap().count() >= 1);
+    drop(std::mem::replace(
+        &mut host.plugins,
+        Plugins::start(
+            Options { data: host.directory.path().join("other"), ..options.clone() },
+            &prometheus::Registry::new(),
+        )
+        .unwrap(),
+    ));
+    wait_until(|| Path::new(&compiled).exists()).await;
+    host.plugins = Plugins::start(options, &prometheus::Registry::new()).unwrap();
+    assert_eq!(count(&host).await, "3");
+}
+
+async fn wait_until(holds: impl Fn() -> bool) {
+    let poll = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), poll).await.expect("it holds within ten seconds");
+}
