@@ -1,12 +1,13 @@
 //! The HTTP API: the registry, clients, plugins, explanations, the watch, health and metrics.
 //!
 //! A request passes [`guard`] (whose host, whose token, how long), then one handler, which asks
-//! the routing table, the plugins or [`Routing`] and answers with a JSON document. Every error is
+//! the routing table, the plugins, discovery or [`Routing`] and answers with a JSON document. Every error is
 //! a [`Problem`]; `problem` is the one place that says which cause gets which status. The OpenAPI
 //! document is generated from the handlers. This module may not know `proxy`.
 
 mod clients;
 mod cluster;
+mod connect;
 mod explain;
 mod guard;
 mod health;
@@ -36,6 +37,7 @@ pub use self::{
 };
 use crate::{
     config::Config,
+    discovery::Discovery,
     drain::Drain,
     plugin::Plugins,
     resolve::Health,
@@ -62,6 +64,8 @@ pub struct State {
     pub config: channel::Receiver<Arc<Config>>,
     /// The routing table.
     pub table: Arc<Table>,
+    /// The connections of services.
+    pub discovery: Arc<Discovery>,
     /// What is loaded.
     pub plugins: Arc<Plugins>,
     /// The part that routes.
@@ -107,6 +111,7 @@ pub fn router(state: State) -> Router {
     let json = [(header::CONTENT_TYPE, "application/json")];
     router
         .route("/v1/openapi.json", get(move || std::future::ready((json, document.clone()))))
+        .route("/", get(connect::connect))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
@@ -118,6 +123,8 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(services::list))
         .routes(routes!(services::show, services::put, services::delete))
         .routes(routes!(servers::put, servers::delete))
+        .routes(routes!(servers::heartbeat))
+        .routes(routes!(connect::connect))
         .routes(routes!(clients::show))
         .routes(routes!(clients::pin, clients::forget))
         .routes(routes!(cluster::release))

@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     api,
     config::{Config, Overrides, reload},
+    discovery::{self, Discovery},
     drain::{self, Drained, Trigger},
     plugin::{self, Plugins, table::TablePlugin},
     proxy::{self, Planner, Proxy},
@@ -46,6 +47,7 @@ pub struct Gateway {
     proxy: Proxy,
     api: SocketAddr,
     table: Arc<Table>,
+    discovery: Arc<Discovery>,
     plugins: Arc<Plugins>,
     leave: Trigger,
     drain: Trigger,
@@ -68,7 +70,9 @@ impl Gateway {
         let adapter = TablePlugin::new(Arc::clone(&plugins), &config.table.adapter);
         let table = Table::start(Arc::new(adapter), options).await;
         table.stats().register(&registry)?;
-        let routing = Routing::new(&config, router, &registry, &table, &plugins)?;
+        let options = mapping::discovery_options(&config.discovery);
+        let discovery = Discovery::start(Arc::clone(&table), options, discovery::Metrics::new(&registry)?);
+        let routing = Routing::new(&config, router, &registry, &table, (&plugins, &discovery))?;
         let proxy = Proxy::start(proxy::listener_options(&config.proxy), routing.parts.clone())?;
         let (drain, holder) = drain::drain();
         let (leave, leaving) = drain::drain();
@@ -76,6 +80,7 @@ impl Gateway {
         let state = api::State {
             config: config.clone(),
             table: Arc::clone(&table),
+            discovery: Arc::clone(&discovery),
             plugins: Arc::clone(&plugins),
             routing: Arc::new(Router::new(routing.parts.clone(), routing.compiled.subscribe())),
             registry,
@@ -86,7 +91,19 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         tasks.spawn(api::serve(api_listener, state));
         tasks.spawn(routing.follow(config.clone()));
-        Ok(Self { config, reload, proxy, api: api_address, table, plugins, leave, drain, tasks, _data: data })
+        Ok(Self {
+            config,
+            reload,
+            proxy,
+            api: api_address,
+            table,
+            discovery,
+            plugins,
+            leave,
+            drain,
+            tasks,
+            _data: data,
+        })
     }
 
     /// Where the proxy listens.
@@ -125,6 +142,7 @@ impl Gateway {
             tracing::info!(streams, "cut off what still ran on the API");
         }
         self.tasks.shutdown().await;
+        self.discovery.stop().await;
         self.table.stop().await;
         let _ = tokio::time::timeout(Duration::from_secs(2), self.plugins.drain()).await;
         tracing::info!("drained");
@@ -163,6 +181,7 @@ struct Routing {
     router: String,
     table: Arc<Table>,
     plugins: Arc<Plugins>,
+    discovery: Arc<Discovery>,
 }
 
 impl Routing {
@@ -171,7 +190,7 @@ impl Routing {
         router: String,
         registry: &prometheus::Registry,
         table: &Arc<Table>,
-        plugins: &Arc<Plugins>,
+        (plugins, discovery): (&Arc<Plugins>, &Arc<Discovery>),
     ) -> anyhow::Result<Self> {
         let upstream_options = proxy::upstream_options(&config.proxy);
         let endpoints = upstream::Endpoints::new(upstream_options, upstream::Metrics::new(registry)?);
@@ -190,6 +209,7 @@ impl Routing {
             router,
             table: Arc::clone(table),
             plugins: Arc::clone(plugins),
+            discovery: Arc::clone(discovery),
         };
         routing.compile(config);
         Ok(routing)
@@ -225,6 +245,7 @@ impl Routing {
         if settings != mapping::plugin_settings(running) {
             self.plugins.configure(settings);
         }
+        self.discovery.configure(mapping::discovery_options(&new.discovery));
         if new.services != running.services {
             self.table.set_overlay(new.services.clone());
         }

@@ -28,12 +28,14 @@
 //! | [`api`], [`auth`] | the HTTP API over the registry, and who may use it |
 //! | [`proxy`] | a message's life; the [`proxy::Plan`] that it is routed by |
 //! | [`listener`], [`upstream`] | connections on either side of it |
+//! | [`discovery`] | services that announce themselves over a WebSocket, and what they are told |
 //! | [`resolve`] | the routing rule, pure |
 //! | [`table`] | the seam to adapters, the view of the routing table, assignments |
 //! | [`plugin`] | components: loading, limits, grants, calling; the only module that names wasmtime |
 //! | [`drain`], [`telemetry`], [`units`] | ending well; log and metrics; durations and sizes |
 //!
-//! Left may know right: `main → gateway → all`; `api → table, plugin`; `proxy → resolve, table,
+//! Left may know right: `main → gateway → all`; `api → table, discovery,
+//! plugin`; `discovery → table`; `proxy → resolve, table,
 //! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
 //! nothing else; [`table`], [`upstream`] and [`units`] know nobody. A test holds this.
 //!
@@ -63,6 +65,7 @@
 pub mod api;
 pub mod auth;
 pub mod config;
+pub mod discovery;
 pub mod drain;
 pub mod gateway;
 pub mod listener;

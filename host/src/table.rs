@@ -13,6 +13,7 @@ mod following;
 pub mod hash;
 pub mod history;
 mod hold;
+pub mod lease;
 mod numbers;
 pub mod record;
 mod saved;
@@ -133,6 +134,16 @@ impl Table {
     /// The latest view, and a notice of each that follows.
     pub fn subscribe(&self) -> watch::Receiver<Arc<View>> {
         self.shared.views.subscribe()
+    }
+
+    /// This router's id and what it says of itself.
+    pub fn router(&self) -> (&str, &RouterRecord) {
+        (&self.shared.options.router, &self.shared.options.record)
+    }
+
+    /// The time of day.
+    pub fn clock(&self) -> Clock {
+        self.shared.options.clock
     }
 
     /// How well the view agrees with the table, and a notice of each change of that.

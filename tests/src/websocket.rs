@@ -30,6 +30,12 @@ impl WebSocket {
         self.0.send(Message::text(text)).await.expect("the WebSocket is open");
     }
 
+    /// Says goodbye and waits for the answer.
+    pub async fn close(&mut self) {
+        let _ = self.0.close(None).await;
+        while let Some(Ok(_)) = within(PATIENCE, "a goodbye", self.0.next()).await {}
+    }
+
     /// The next text; none when the other end closed, with its close code where it gave one.
     ///
     /// # Errors

@@ -46,6 +46,17 @@ impl Caller {
         Err(Problem::new(Kind::Denied, format!("this token does not allow to {action}{object}")))
     }
 
+    /// The address at the other end.
+    pub(super) fn address(&self) -> Result<IpAddr, Problem> {
+        let peer = self.peer.ok_or_else(|| Problem::new(Kind::Internal, "a request came from nowhere"))?;
+        Ok(peer.ip())
+    }
+
+    /// For what lasts longer than the request.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
     pub(super) fn may(&self, action: Action, name: Option<&str>) -> bool {
         self.identity.may(action, name)
     }
@@ -83,6 +94,13 @@ fn admit(config: &Config, request: &Request) -> Result<Caller, Problem> {
              because any web page could otherwise reach it under a name of its own",
         ));
     }
+    if anyone && !config.api.open && is_foreign(headers, config.api.listen.ip()) {
+        return Err(Problem::new(
+            Kind::HostRefused,
+            "without access rules the API answers no page of another origin, because browsers let any page \
+             open a WebSocket to this machine",
+        ));
+    }
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let path = request.uri().path();
     let request = format!("{} {path}", request.method()).into();
@@ -106,6 +124,15 @@ fn token(headers: &HeaderMap) -> Option<&str> {
 fn host(request: &Request) -> Option<&str> {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     host.or_else(|| request.uri().authority().map(|authority| authority.as_str()))
+}
+
+/// Whether a page that is not of this machine asks to open a WebSocket.
+fn is_foreign(headers: &HeaderMap, listen: IpAddr) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN).filter(|_| headers.contains_key(header::UPGRADE)) else {
+        return false;
+    };
+    let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    !is_ours(host, listen)
 }
 
 /// Whether a `Host` means this machine. A page of another origin whose name was made to resolve to

@@ -1,5 +1,7 @@
 //! `/v1/services/{service}/servers/{id}`: one server of a server list.
 
+use std::{ops::RangeInclusive, time::Duration};
+
 use axum::{
     Json,
     extract::State as Shared,
@@ -18,10 +20,18 @@ use super::{
 use crate::{
     auth::Action,
     config,
-    table::record::{ServerRecord, ServerSpec},
+    table::{
+        lease::{Lease, Renewed},
+        record::{ServerRecord, ServerSpec},
+    },
+    units::Span,
 };
 
-/// Adds a server to a service, or replaces it. A service that is not there yet is created.
+/// How long a server may be kept without a heartbeat.
+const TTL: RangeInclusive<Span> = Span(Duration::from_millis(100))..=Span(Duration::from_secs(86_400));
+
+/// Adds a server to a service, or replaces it. A service that is not there yet is created. With a
+/// `ttl` the server is removed unless a heartbeat comes in that time.
 #[utoipa::path(
     put, path = "/v1/services/{service}/servers/{id}", tag = "services",
     params(("service", description = "`chat` or `chat@2`"), ("id", description = "Unique within the service")),
@@ -41,11 +51,14 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let service = service_id(&service)?;
     caller.must(Action::Register, Some(service.as_str()))?;
-    let spec = spec(&id, json)?;
+    let (ttl, json) = ttl(json)?;
+    let mut spec = spec(&id, json)?;
+    let renewed = state.table.clock().now();
+    spec.record.lease = ttl.map(|ttl| Lease::Ttl(Renewed { ttl, renewed }));
     must_not_be_configured(&state.table.view(), &service)?;
     let new = write(&state, |view| {
         let stored = view.stored(&service).and_then(|stored| stored.server(&id));
-        let same = stored.is_some_and(|stored| stored.record == spec.record && !stored.suspect);
+        let same = stored.is_some_and(|stored| stored.record == spec.record && !stored.held);
         let change = if same { None } else { Some(put_server(&service, &id, &spec.record)?) };
         Ok((stored.is_none(), change.into_iter().collect()))
     })
@@ -57,6 +70,52 @@ pub(super) async fn put(
     })?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(ShownServer::new(server, Source::Table, &*state.routing))).into_response())
+}
+
+/// Takes the `ttl` out of a document.
+fn ttl(mut json: serde_json::Value) -> Result<(Option<Span>, serde_json::Value), Problem> {
+    let written = json.as_object_mut().and_then(|object| object.remove("ttl")).filter(|ttl| !ttl.is_null());
+    let Some(written) = written else { return Ok((None, json)) };
+    let ttl = written.as_str().and_then(|text| text.parse::<Span>().ok());
+    match ttl.filter(|ttl| TTL.contains(ttl)) {
+        Some(ttl) => Ok((Some(ttl), json)),
+        None => {
+            Err(Problem::field("ttl", format!("{written} is not \"{}\" to \"{}\"", TTL.start(), TTL.end())))
+        }
+    }
+}
+
+/// Says that a server is well, which was registered with a `ttl`. Without it the server is removed
+/// when that time has passed.
+#[utoipa::path(
+    post, path = "/v1/services/{service}/servers/{id}/heartbeat", tag = "discovery",
+    params(("service", description = "`chat` or `chat@2`"), ("id", description = "Unique within the service")),
+    responses(
+        (status = 204, description = "Noted"),
+        (status = 404, description = "It is gone: register it again", body = Problem),
+        (status = 409, description = "It has no `ttl`", body = Problem),
+    ),
+)]
+pub(super) async fn heartbeat(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    Segments((service, id)): Segments<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let service = service_id(&service)?;
+    caller.must(Action::Register, Some(service.as_str()))?;
+    let view = state.table.view();
+    let server = view.stored(&service).and_then(|stored| stored.server(&id));
+    let server = server.ok_or_else(|| {
+        Problem::new(Kind::NotFound, format!("service {service} has no server {id}: register it"))
+    })?;
+    if !matches!(server.record.lease, Some(Lease::Ttl(_))) {
+        return Err(Problem::new(
+            Kind::Conflict,
+            format!("server {id} of service {service} was not registered with a `ttl`"),
+        ));
+    }
+    state.discovery.renew(&service, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The `id` of the path holds; one in the document must be the same.

@@ -163,7 +163,7 @@ fn replacement(view: &View, id: &ServiceId, spec: &ServiceSpec) -> Result<Vec<Ch
     }
     for server in &spec.servers {
         let same = stored.and_then(|stored| stored.server(&server.id));
-        if same.is_none_or(|same| same.record != server.record || same.suspect) {
+        if same.is_none_or(|same| same.record != server.record || same.held) {
             changes.push(put_server(id, &server.id, &server.record)?);
         }
     }

@@ -95,7 +95,7 @@ impl ShownService {
 
 impl ShownServer {
     pub(super) fn new(server: &Server, source: Source, routing: &dyn Routing) -> Self {
-        let health = if server.suspect { Health::Suspect } else { routing.health(&server.record.uri) };
+        let health = if server.is_suspect() { Health::Suspect } else { routing.health(&server.record.uri) };
         Self {
             id: server.id.to_string(),
             uri: server.record.uri.clone(),

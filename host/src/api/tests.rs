@@ -72,12 +72,15 @@ async fn start(config: &str) -> Api {
     options.overlay = config.services.clone();
     let table = Table::start(Arc::new(TablePlugin::new(plugins.clone(), "memory")), options).await;
     let (trigger, holder) = drain();
+    let metrics = crate::discovery::Metrics::new(&registry).unwrap();
+    let discovery = Discovery::start(Arc::clone(&table), crate::discovery::Options::default(), metrics);
     let (watchers, api) = (config.api.limits.watchers, config.api.clone());
     let (configs, receiver) = channel::channel(Arc::new(config));
     let state = State {
         watchers: Arc::new(Semaphore::new(watchers)),
         config: receiver,
         table,
+        discovery,
         plugins,
         routing: Arc::new(Always),
         registry,

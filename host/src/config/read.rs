@@ -2,6 +2,7 @@
 //! their defaults; what a value may be is said next to its key.
 
 mod access;
+mod discovery;
 mod plugin;
 mod route;
 pub(super) mod service;
@@ -58,6 +59,7 @@ fn root(root: Section<'_>, overrides: &Overrides) -> Config {
         access: Access::new(
             root.get("access", |value| value.list(|one| access::one(one.section()?))).unwrap_or_default(),
         ),
+        discovery: discovery::discovery(root.section("discovery")),
         log: log(root.section("log")),
         // Last, because whom it may listen to depends on `access`.
         api: api(root.section("api"), overrides, root.value("access").is_some()),

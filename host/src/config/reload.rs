@@ -165,6 +165,8 @@ impl Config {
                 proxy.limits.upstream_connections => fixed.limits.upstream_connections;
             "proxy.limits.upstream_idle": proxy.limits.upstream_idle => fixed.limits.upstream_idle;
             "proxy.limits.upstream_waiting": proxy.limits.upstream_waiting => fixed.limits.upstream_waiting;
+            "discovery.grace": self.discovery.grace => running.discovery.grace;
+            "discovery.connections": self.discovery.connections => running.discovery.connections;
             "proxy.timeouts.handshake": proxy.timeouts.handshake => fixed.timeouts.handshake;
             "proxy.timeouts.first_byte": proxy.timeouts.first_byte => fixed.timeouts.first_byte;
             "proxy.timeouts.head": proxy.timeouts.head => fixed.timeouts.head;

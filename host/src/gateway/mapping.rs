@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
-    config::{Config, OnError, PluginConfig, StateKind},
+    config::{Config, DiscoveryConfig, OnError, PluginConfig, StateKind},
+    discovery,
     plugin::{self, Settings},
     table::{self, record::RouterRecord},
 };
@@ -19,8 +20,14 @@ pub(super) fn table_options(config: &Config, router: &str, api: SocketAddr) -> t
         dir: Some(config.data.dir.clone()),
         overlay: config.services.clone(),
         assignments: config.table.assignments,
+        grace: config.discovery.grace,
         ..table::Options::new(router, &config.table.adapter)
     }
+}
+
+pub(super) fn discovery_options(config: &DiscoveryConfig) -> discovery::Options {
+    let DiscoveryConfig { grace, ping, deadline, drain, message, requirements, connections, rate } = *config;
+    discovery::Options { grace, ping, deadline, drain, message, requirements, connections, rate }
 }
 
 /// Those that are mentioned, and the default adapters, whose defaults differ from other plugins'.

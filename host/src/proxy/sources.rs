@@ -203,7 +203,7 @@ impl ServicePlan {
         let Some(place) = self.service.place(server.number) else { return Health::Unhealthy };
         let endpoint = &self.endpoints[place];
         let unavailable = endpoint.fails_checks() || (endpoint.is_ejected() && self.may_eject());
-        match (unavailable, server.suspect) {
+        match (unavailable, server.is_suspect()) {
             (true, _) => Health::Unhealthy,
             (false, true) => Health::Suspect,
             (false, false) => Health::Healthy,

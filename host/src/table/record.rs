@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::Span;
 
+pub use super::lease::{Draining, Lease};
+
 /// A service's name and version, written `chat` or `chat@2`.
 ///
 /// A name is 1 to 128 letters, digits, `-`, `_` or `.`, and does not start with a `.`; a version
@@ -114,6 +116,14 @@ impl ServerUri {
         self.0.starts_with("h2c:")
     }
 
+    /// As [`str::parse`], but `host:port` alone is `http://host:port`.
+    pub fn lenient(text: &str) -> Result<Self, InvalidServerUri> {
+        match text.contains("://") {
+            true => text.parse(),
+            false => format!("http://{text}").parse(),
+        }
+    }
+
     fn after_scheme(&self) -> &str {
         self.0.split_once("://").map_or("", |(_, rest)| rest)
     }
@@ -181,6 +191,10 @@ pub struct ServiceRecord {
     /// Active health checks of its servers; none unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
+    /// What is announced to services that require this one, in place of its servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub load_balancer: Option<ServerUri>,
 }
 
 /// Consistent routing: `{"ttl": "30m"}`, or `false` to remember nothing.
@@ -266,12 +280,33 @@ pub struct ServerRecord {
     /// Anything that registrars or people want to know of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// What is announced to services that require this one, in place of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub load_balancer: Option<ServerUri>,
+    /// Active checks of this server; none: those of its service, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<HealthCheck>,
+    /// What keeps it in the table; none: it stays until it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// It is leaving.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<Draining>,
 }
 
 impl ServerRecord {
-    /// With weight 1 and no metadata.
+    /// With weight 1 and nothing else.
     pub fn new(uri: ServerUri) -> Self {
-        Self { uri, weight: 1, metadata: BTreeMap::new() }
+        Self {
+            uri,
+            weight: 1,
+            metadata: BTreeMap::new(),
+            load_balancer: None,
+            check: None,
+            lease: None,
+            draining: None,
+        }
     }
 }
 

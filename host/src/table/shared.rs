@@ -102,7 +102,7 @@ impl Shared {
         let Obeyed { changes, suspects } = hold.screen(&view, changes, self.options.grace, is_meant);
         let mut draft = Draft::new(&view, &self.numbers);
         changes.iter().for_each(|change| draft.change(change));
-        suspects.iter().for_each(|(service, server)| draft.suspect(service, server));
+        suspects.iter().for_each(|(service, server)| draft.hold(service, server));
         self.publish(draft.finish(revision, overlay));
     }
 
@@ -128,7 +128,7 @@ impl Shared {
 
     fn publish(&self, view: View) {
         let suspects =
-            |service: &super::Service| service.servers.iter().filter(|server| server.suspect).count();
+            |service: &super::Service| service.servers.iter().filter(|server| server.is_suspect()).count();
         let stats = &self.stats;
         stats.view_revision.set(shown(view.revision));
         stats.view_services.set(shown(view.services().count()));

@@ -58,7 +58,7 @@ stats! {
     IntGauge view_problems: "message_flow_view_problems"
         "Entries of the table that cannot be read."
     IntGauge view_suspects: "message_flow_view_suspects"
-        "Servers kept as suspect after a mass loss."
+        "Servers that may be gone: their connection or their router went, or most of the table."
     IntGauge table_current: "message_flow_table_current"
         "1 while the view follows the table, 0 while it is the last known one."
     IntCounter table_changes: "message_flow_table_changes_total"

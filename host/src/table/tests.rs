@@ -25,7 +25,7 @@ async fn start(table: &Arc<TestTable>) -> Arc<Table> {
 /// The servers of a service, suspects in brackets; none: there is no such service.
 fn servers(view: &View, service: &str) -> Option<String> {
     let service = view.service(&service.parse().unwrap())?;
-    let name = |server: &Arc<Server>| match server.suspect {
+    let name = |server: &Arc<Server>| match server.held {
         true => format!("[{}]", server.id),
         false => server.id.to_string(),
     };

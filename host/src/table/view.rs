@@ -16,7 +16,9 @@ use std::{
 use super::{
     Numbers,
     adapter::{Change, Entry, Revision},
-    record::{ReleaseRecord, RouterRecord, ServerRecord, ServerUri, ServiceId, ServiceRecord, ServiceSpec},
+    record::{
+        Lease, ReleaseRecord, RouterRecord, ServerRecord, ServerUri, ServiceId, ServiceRecord, ServiceSpec,
+    },
 };
 
 pub(crate) use draft::Draft;
@@ -81,8 +83,10 @@ pub struct Server {
     pub hash: u64,
     /// URI, weight and metadata.
     pub record: ServerRecord,
-    /// It went in a mass loss that is not believed yet: still served, not preferred.
-    pub suspect: bool,
+    /// It went in a mass loss that is not believed yet.
+    pub held: bool,
+    /// Its lease is a connection to a router that is gone.
+    pub orphaned: bool,
 }
 
 impl View {
@@ -174,6 +178,13 @@ impl View {
     /// What the table holds, without routers: what a later start may begin from.
     pub fn entries(&self) -> Vec<Entry> {
         entry::entries(self)
+    }
+}
+
+impl Server {
+    /// Whether it may be gone: still served, not preferred.
+    pub fn is_suspect(&self) -> bool {
+        self.held || self.orphaned || self.record.lease.as_ref().is_some_and(Lease::has_ended)
     }
 }
 

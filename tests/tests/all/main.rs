@@ -8,6 +8,7 @@ mod bad_requests;
 mod clients;
 mod command_line;
 mod crashes;
+mod discovery;
 mod draining;
 mod etcd;
 mod etcd_client;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::{bounded, name, names, texts};
 use crate::{
     config::reader::{Section, Value},
-    table::record::{HealthCheck, ServerRecord, ServerSpec, ServiceId, ServiceRecord, ServiceSpec, Sticky},
+    table::record::{
+        HealthCheck, ServerRecord, ServerSpec, ServerUri, ServiceId, ServiceRecord, ServiceSpec, Sticky,
+    },
     units::Span,
 };
 
@@ -28,7 +30,10 @@ pub(in crate::config) fn service(section: Section<'_>) -> ServiceSpec {
             registrar: section.get("registrar", name),
             sticky: section.get("sticky", sticky).unwrap_or_default(),
             filters: section.get("filters", names).unwrap_or_default(),
-            health: section.get("health", |value| Some(health(value.section()?))),
+            health: section
+                .get("health", |value| Some(health(value.section()?)))
+                .or_else(|| section.get("check", check)),
+            load_balancer: section.get("load_balancer", load_balancer),
         },
         servers: section.get("servers", servers).unwrap_or_default(),
     };
@@ -71,13 +76,15 @@ pub(in crate::config) fn server(value: &Value<'_>) -> Option<ServerSpec> {
     let Some(section) = value.as_section() else {
         return value.refuse("expected a URI such as \"http://HOST:PORT\", or a table with `uri`");
     };
-    section.shown(&["health", "source"]);
+    section.shown(&["health", "source", "lease", "draining", "in_flight", "checks", "ejected"]);
     let uri = section.need("uri", "uri = \"http://HOST:PORT\"", Value::parse);
     let id = section.get("id", server_id);
     let weight = section.get("weight", |value| bounded(value, 0..1_000_001)).unwrap_or(1);
-    let metadata = section.get("metadata", |value| Some(texts(&value.section()?)));
+    let metadata = section.get("metadata", |value| Some(texts(&value.section()?))).unwrap_or_default();
+    let load_balancer = section.get("load_balancer", load_balancer);
+    let check = section.get("check", check);
     section.end();
-    let record = ServerRecord { weight, metadata: metadata.unwrap_or_default(), ..ServerRecord::new(uri?) };
+    let record = ServerRecord { weight, metadata, load_balancer, check, ..ServerRecord::new(uri?) };
     Some(ServerSpec { id: id.unwrap_or_else(|| record.uri.host_port()), record })
 }
 
@@ -91,6 +98,21 @@ fn server_id(value: &Value<'_>) -> Option<String> {
             "`{text}` is not the id of a server: write up to 256 visible characters without `/`"
         ))
     }
+}
+
+/// The URI of a balancer; `host:port` is one as well.
+fn load_balancer(value: &Value<'_>) -> Option<ServerUri> {
+    let text = value.text()?;
+    ServerUri::lenient(text).map_err(|error| value.refuse::<()>(format!("{error}"))).ok()
+}
+
+/// A path stands for a check that asks for it, `"tcp"` for one that only connects.
+fn check(value: &Value<'_>) -> Option<HealthCheck> {
+    if !value.is_text() {
+        return Some(health(value.section()?));
+    }
+    let path = if value.text()? == "tcp" { None } else { Some(path(value)?) };
+    Some(HealthCheck { path, ..HealthCheck::default() })
 }
 
 fn health(section: Section<'_>) -> HealthCheck {

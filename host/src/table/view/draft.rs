@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    InvalidEntry, Origin, Overlay, Server, ServerRecord, Service, ServiceId, ServiceRecord, View,
+    InvalidEntry, Origin, Overlay, RouterRecord, Server, ServerRecord, Service, ServiceId, ServiceRecord,
+    View,
     entry::{Key, read},
     named,
 };
@@ -22,12 +23,14 @@ pub(crate) struct Draft<'a> {
     view: View,
     numbers: &'a Numbers,
     touched: BTreeSet<ServiceId>,
+    /// Whether a router came, went or started anew.
+    routers: bool,
 }
 
 impl<'a> Draft<'a> {
     /// Begins with what a view holds.
     pub(crate) fn new(view: &View, numbers: &'a Numbers) -> Self {
-        Self { view: view.clone(), numbers, touched: BTreeSet::new() }
+        Self { view: view.clone(), numbers, touched: BTreeSet::new(), routers: false }
     }
 
     /// Makes a change.
@@ -62,9 +65,15 @@ impl<'a> Draft<'a> {
             Key::Service(id) => self.put_service(&id, read(kind, key, value)?),
             Key::Server(id, server) => self.put_server(&id, server, read(kind, key, value)?),
             Key::Release(name) => drop(self.view.releases.insert(name.into(), read(kind, key, value)?)),
-            Key::Router(id) => drop(self.view.routers.insert(id.into(), read(kind, key, value)?)),
+            Key::Router(id) => self.put_router(id, read(kind, key, value)?),
         }
         Ok(())
+    }
+
+    fn put_router(&mut self, id: &str, record: RouterRecord) {
+        let before = self.view.routers.insert(id.into(), record);
+        let same = before.is_some_and(|before| before.incarnation == self.view.routers[id].incarnation);
+        self.routers |= !same;
     }
 
     fn put_service(&mut self, id: &ServiceId, record: ServiceRecord) {
@@ -79,7 +88,7 @@ impl<'a> Draft<'a> {
 
     fn put_server(&mut self, id: &ServiceId, server: &str, record: ServerRecord) {
         let known = self.view.stored.get(id).and_then(|service| service.server(server));
-        if known.is_some_and(|known| !known.suspect && known.record == record) {
+        if known.is_some_and(|known| !known.held && known.record == record) {
             return;
         }
         let server = new_server(server, record, self.numbers);
@@ -97,7 +106,7 @@ impl<'a> Draft<'a> {
             Some(Ok(Key::Service(id))) => self.delete_service(&id),
             Some(Ok(Key::Server(id, server))) => self.delete_server(&id, server),
             Some(Ok(Key::Release(name))) => drop(self.view.releases.remove(name)),
-            Some(Ok(Key::Router(id))) => drop(self.view.routers.remove(id)),
+            Some(Ok(Key::Router(id))) => self.routers |= self.view.routers.remove(id).is_some(),
             Some(Err(_)) | None => {}
         }
     }
@@ -118,10 +127,32 @@ impl<'a> Draft<'a> {
     }
 
     /// Marks a server as gone in a mass loss that is not believed yet.
-    pub(crate) fn suspect(&mut self, id: &ServiceId, server: &str) {
+    pub(crate) fn hold(&mut self, id: &ServiceId, server: &str) {
         let place = self.view.stored.get(id).and_then(|service| service.place_of(server).ok());
         if let Some(place) = place {
-            Arc::make_mut(&mut self.service(id).servers[place]).suspect = true;
+            Arc::make_mut(&mut self.service(id).servers[place]).held = true;
+        }
+    }
+
+    /// Says of every server that may be concerned whether its router is gone.
+    fn find_orphans(&mut self) {
+        let ids: Vec<ServiceId> = match self.routers {
+            true => self.view.stored.keys().cloned().collect(),
+            false => self.touched.iter().cloned().collect(),
+        };
+        for id in ids {
+            let routers = &self.view.routers;
+            let changed = |server: &Server| {
+                let lease = server.record.lease.as_ref();
+                lease.is_some_and(|lease| lease.is_orphaned(routers)) != server.orphaned
+            };
+            let servers = self.view.stored.get(&id).map_or(&[][..], |service| &service.servers);
+            let servers = servers.iter().enumerate().filter(|(_, server)| changed(server));
+            let places: Vec<usize> = servers.map(|(place, _)| place).collect();
+            for place in places {
+                let server = Arc::make_mut(&mut self.service(&id).servers[place]);
+                server.orphaned = !server.orphaned;
+            }
         }
     }
 
@@ -135,6 +166,7 @@ impl<'a> Draft<'a> {
 
     /// The view, under the services of the configuration.
     pub(crate) fn finish(mut self, revision: Revision, overlay: &Overlay) -> View {
+        self.find_orphans();
         for id in &self.touched {
             let service = self.view.stored.get_mut(id).expect("what was touched was made");
             if service.declared || !service.servers.is_empty() {
@@ -194,7 +226,14 @@ fn new_service(id: &ServiceId, record: ServiceRecord, origin: Origin, numbers: &
 }
 
 fn new_server(id: &str, record: ServerRecord, numbers: &Numbers) -> Arc<Server> {
-    Arc::new(Server { id: id.into(), number: numbers.of(id), hash: hash::stable(id), record, suspect: false })
+    Arc::new(Server {
+        id: id.into(),
+        number: numbers.of(id),
+        hash: hash::stable(id),
+        record,
+        held: false,
+        orphaned: false,
+    })
 }
 
 impl Service {

@@ -125,7 +125,7 @@ fn holds(view: &View, entry: &Entry) -> bool {
         }
         Some(Ok(Key::Server(id, server))) => {
             let known = view.stored.get(&id).and_then(|service| service.server(server));
-            let known = known.filter(|server| !server.suspect);
+            let known = known.filter(|server| !server.held);
             known.is_some_and(|known| {
                 read::<ServerRecord>(kind, key, value).is_ok_and(|new| new == known.record)
             })

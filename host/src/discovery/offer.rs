@@ -1,0 +1,145 @@
+//! What there is of a service, as services that need it are told. Pure.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use serde::Serialize;
+
+use crate::table::{
+    Named, Server, Service, ServiceId, View,
+    adapter::Revision,
+    hash,
+    record::{ServerRecord, ServerUri},
+};
+
+/// The servers of a service that can be told; none of them: it is not there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Offer {
+    /// When what is told of it changed last.
+    pub(super) changed: Revision,
+    /// In the order of their ids.
+    pub(super) servers: Vec<Announced>,
+    /// Differs when what is told differs.
+    pub(super) print: u64,
+}
+
+/// A server as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Announced {
+    /// Unique within the offer.
+    pub(super) id: Arc<str>,
+    /// A JSON object without its last brace.
+    pub(super) json: Box<str>,
+    /// It may be gone; not told.
+    pub(super) suspect: bool,
+    hash: u64,
+    weight: u32,
+}
+
+/// In the order in which the keys are written.
+#[derive(Serialize)]
+struct Told<'a> {
+    name: &'a str,
+    port: u16,
+    host: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a str>,
+    uri: &'a ServerUri,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<u32>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: &'a BTreeMap<String, String>,
+}
+
+impl Offer {
+    /// What the view has of a requirement.
+    pub(super) fn of(view: &View, required: &ServiceId) -> Self {
+        let mut servers = Vec::new();
+        for id in meant(view, required) {
+            if let Some(service) = view.service(id) {
+                announce(service, &mut servers);
+            }
+        }
+        let mut print = DefaultHasher::new();
+        servers.iter().for_each(|server: &Announced| (&server.id, &server.json).hash(&mut print));
+        Self { changed: view.revision, servers, print: print.finish() }
+    }
+
+    /// Whether both tell the same.
+    pub(super) fn tells_as(&self, other: &Self) -> bool {
+        self.print == other.print && self.servers.len() == other.servers.len()
+    }
+
+    /// The server for one who needs one: the one that it has, else one by weight, always the same
+    /// for the same asker and servers.
+    pub(super) fn choose(&self, asker: u64, has: Option<&str>) -> Option<&Announced> {
+        let kept = has.and_then(|id| self.servers.iter().find(|server| *server.id == *id));
+        let among = |suspect: bool| {
+            let servers = self.servers.iter().filter(move |server| server.suspect == suspect);
+            hash::rendezvous(asker, servers.map(|server| (server, server.hash, server.weight)))
+        };
+        kept.or_else(|| among(false)).or_else(|| among(true)).or_else(|| self.servers.first())
+    }
+}
+
+/// The services whose servers count.
+fn meant<'a>(view: &'a View, required: &'a ServiceId) -> Vec<&'a ServiceId> {
+    if required.version().is_some() {
+        return vec![required];
+    }
+    match view.named(required.name()) {
+        None => Vec::new(),
+        Some(Named::One(id)) => vec![id],
+        Some(Named::Shared(shares)) => shares.iter().map(|share| &share.id).collect(),
+        // Nothing is live, so nothing is better than anything else that is there.
+        Some(Named::Unreleased(ids)) => ids.iter().collect(),
+    }
+}
+
+fn announce(service: &Service, servers: &mut Vec<Announced>) {
+    if let Some(uri) = &service.record.server {
+        let record = ServerRecord::new(uri.clone());
+        servers.push(announced(service, &uri.host_port(), &record, uri, false));
+        return;
+    }
+    let there = service.servers.iter().filter(|server| server.record.draining.is_none());
+    let there: Vec<&Arc<Server>> = there.collect();
+    if let Some(balancer) = service.record.load_balancer.as_ref().filter(|_| !there.is_empty()) {
+        let record = ServerRecord::new(balancer.clone());
+        let suspect = there.iter().all(|server| server.is_suspect());
+        servers.push(announced(service, &balancer.host_port(), &record, balancer, suspect));
+        return;
+    }
+    for server in there {
+        let shown = server.record.load_balancer.as_ref().unwrap_or(&server.record.uri);
+        servers.push(announced(service, &server.id, &server.record, shown, server.is_suspect()));
+    }
+}
+
+fn announced(
+    service: &Service,
+    id: &str,
+    record: &ServerRecord,
+    uri: &ServerUri,
+    suspect: bool,
+) -> Announced {
+    let host_port = uri.host_port();
+    let (host, port) = host_port.rsplit_once(':').unwrap_or((&host_port, "80"));
+    let told = Told {
+        name: service.id.name(),
+        port: port.parse().unwrap_or(80),
+        host: host.trim_start_matches('[').trim_end_matches(']'),
+        version: service.id.version(),
+        uri,
+        id,
+        weight: (record.weight != 1).then_some(record.weight),
+        metadata: &record.metadata,
+    };
+    let mut json = serde_json::to_string(&told).expect("texts and numbers only");
+    json.pop();
+    Announced { id: id.into(), json: json.into(), suspect, hash: hash::stable(id), weight: record.weight }
+}
