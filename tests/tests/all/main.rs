@@ -5,6 +5,7 @@
 mod access;
 mod adapters;
 mod bad_requests;
+mod client_modules;
 mod clients;
 mod command_line;
 mod crashes;

@@ -1,0 +1,19 @@
+/** A service that others need, in JavaScript. It answers every request with a bang. */
+import { createServer } from 'node:http';
+import { connect } from '../../sdk/javascript/index.js';
+
+const routers = process.argv.slice(2);
+const server = createServer((_request, response) => response.end('boom\n'));
+server.listen(0, '127.0.0.1', () => {
+  const { port } = server.address();
+  const service = connect(routers.length > 0 ? routers : ['ws://127.0.0.1:8081'], { name: 'explosion-service', port });
+  service.on('connected', () => console.log(`explosion: announced at port ${port}`));
+  service.on('error', ({ code, reason }) => console.error(`explosion: ${code}: ${reason}`));
+  process.once('SIGTERM', async () => {
+    await service.drain();
+    console.log('explosion: drained');
+    service.close();
+    server.close();
+    server.closeAllConnections();
+  });
+});
