@@ -15,6 +15,7 @@ mod input;
 mod metrics;
 mod plugins;
 mod problem;
+mod releases;
 mod serve;
 mod servers;
 mod services;
@@ -127,7 +128,9 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(connect::connect))
         .routes(routes!(clients::show))
         .routes(routes!(clients::pin, clients::forget))
-        .routes(routes!(cluster::release))
+        .routes(routes!(releases::show))
+        .routes(routes!(releases::promote))
+        .routes(routes!(releases::rollback))
         .routes(routes!(cluster::routers))
         .routes(routes!(plugins::list))
         .routes(routes!(explain::explain))

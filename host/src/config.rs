@@ -21,7 +21,8 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, Uri};
+use rustls::pki_types::CertificateDer;
 
 pub use self::{
     address::Cidr,
@@ -30,6 +31,7 @@ pub use self::{
 use crate::{
     auth::Access,
     table::record::{ServiceId, ServiceSpec},
+    webhook::{Event, Secret},
 };
 
 /// Everything that is configured, with the defaults filled in.
@@ -57,6 +59,8 @@ pub struct Config {
     pub access: Access,
     /// `[discovery]`
     pub discovery: DiscoveryConfig,
+    /// `[[webhook]]`
+    pub webhooks: Vec<WebhookConfig>,
     /// `[log]`
     pub log: LogConfig,
 }
@@ -414,6 +418,27 @@ impl Default for DiscoveryConfig {
             rate: 50,
         }
     }
+}
+
+/// Who is told of what happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookConfig {
+    /// What log and metrics call it.
+    pub name: String,
+    /// `http` or `https`.
+    pub url: Uri,
+    /// None: what is sent is not signed.
+    pub secret: Option<Secret>,
+    /// Empty: all.
+    pub events: Vec<Event>,
+    /// Certificates that an `https` target's may be signed with, besides the well-known ones.
+    pub ca: Vec<CertificateDer<'static>>,
+    /// Notifications that may wait; more are dropped.
+    pub queue: usize,
+    /// Of one attempt.
+    pub timeout: Duration,
+    /// To send one notification.
+    pub attempts: u32,
 }
 
 /// What is logged, and how.

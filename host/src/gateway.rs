@@ -22,8 +22,9 @@ use crate::{
     drain::{self, Drained, Trigger},
     plugin::{self, Plugins, table::TablePlugin},
     proxy::{self, Planner, Proxy},
-    table::{Table, adapter::Revision},
-    telemetry, upstream,
+    release,
+    table::{Clock, Table, adapter::Revision},
+    telemetry, upstream, webhook,
 };
 
 use data::Data;
@@ -72,17 +73,19 @@ impl Gateway {
         table.stats().register(&registry)?;
         let options = mapping::discovery_options(&config.discovery);
         let discovery = Discovery::start(Arc::clone(&table), options, discovery::Metrics::new(&registry)?);
-        let routing = Routing::new(&config, router, &registry, &table, (&plugins, &discovery))?;
+        let routing = Routing::new(&config, router.clone(), &registry, &table, (&plugins, &discovery))?;
+        let webhooks = webhook::Metrics::new(&registry)?;
         let proxy = Proxy::start(proxy::listener_options(&config.proxy), routing.parts.clone())?;
         let (drain, holder) = drain::drain();
         let (leave, leaving) = drain::drain();
         let (reload, config) = follow(config, source);
+        let routes = Arc::new(Router::new(routing.parts.clone(), routing.compiled.subscribe()));
         let state = api::State {
             config: config.clone(),
             table: Arc::clone(&table),
             discovery: Arc::clone(&discovery),
             plugins: Arc::clone(&plugins),
-            routing: Arc::new(Router::new(routing.parts.clone(), routing.compiled.subscribe())),
+            routing: Arc::clone(&routes) as _,
             registry,
             drain: holder,
             leaving,
@@ -91,6 +94,15 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         tasks.spawn(api::serve(api_listener, state));
         tasks.spawn(routing.follow(config.clone()));
+        tasks.spawn(release::guard::watch(Arc::clone(&table), routes, Clock::System));
+        let sources = webhook::Sources {
+            config: config.clone(),
+            table: Arc::clone(&table),
+            plugins: Arc::clone(&plugins),
+            router,
+            clock: Clock::System,
+        };
+        tasks.spawn(webhook::follow(sources, webhooks));
         Ok(Self {
             config,
             reload,

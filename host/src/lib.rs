@@ -31,6 +31,8 @@
 //! | [`discovery`] | services that announce themselves over a WebSocket, and what they are told |
 //! | [`resolve`] | the routing rule, pure |
 //! | [`table`] | the seam to adapters, the view of the routing table, assignments |
+//! | [`release`] | which versions are live: changing that, and undoing what goes wrong |
+//! | [`webhook`] | tells others of what happened |
 //! | [`plugin`] | components: loading, limits, grants, calling; the only module that names wasmtime |
 //! | [`drain`], [`telemetry`], [`units`] | ending well; log and metrics; durations and sizes |
 //!
@@ -71,8 +73,10 @@ pub mod gateway;
 pub mod listener;
 pub mod plugin;
 pub mod proxy;
+pub mod release;
 pub mod resolve;
 pub mod table;
 pub mod telemetry;
 pub mod units;
 pub mod upstream;
+pub mod webhook;

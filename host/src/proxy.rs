@@ -23,6 +23,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod version;
 mod websocket;
 
 use std::{

@@ -6,6 +6,8 @@
 //! 4. The server list: at random, by weight.
 //! 5. Nothing.
 //!
+//! Which version a name without one means is decided before, by [`version()`].
+//!
 //! What 3 and 4 decide becomes the assignment by create-if-absent, so that routers that decide at
 //! once agree. [`resolve`] is the only place that says this; the proxy and `GET /v1/explain` both
 //! call it, with different [`Sources`]. It knows only the types of `table`: no socket, no plugin,
@@ -16,6 +18,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod version;
 
 use std::{future::Future, sync::Arc};
 
@@ -31,6 +34,7 @@ use crate::table::{
 pub use pick::Unavailable;
 use standing::Standing;
 pub use trace::{Step, Trace, TraceLine, Untraced};
+pub use version::{VersionQuery, VersionSources, version};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]

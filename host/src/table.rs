@@ -10,6 +10,7 @@ mod announcing;
 pub mod assignments;
 mod clock;
 mod following;
+mod found;
 pub mod hash;
 pub mod history;
 mod hold;
@@ -45,7 +46,7 @@ pub use numbers::Numbers;
 pub use record::{ServerRecord, ServiceId, ServiceRecord};
 pub use stats::Stats;
 pub use status::Status;
-pub use view::{Named, Overlay, Server, Service, View};
+pub use view::{Named, Overlay, Release, Server, Service, View};
 
 /// What a [`Table`] needs to know.
 #[derive(Clone, Debug)]
@@ -170,6 +171,16 @@ impl Table {
         expect: Option<Revision>,
     ) -> Result<Revision, TableError> {
         let shared = &*self.shared;
+        let mut changes = changes;
+        let view = shared.view();
+        let found = found::releases(&view, &changes, shared.options.clock.now());
+        match expect {
+            Some(_) if changes.len() + found.len() <= WRITE_AT_ONCE => changes.extend(found),
+            Some(_) => {}
+            // Under a condition of its own: what somebody else made live meanwhile stays.
+            None if !found.is_empty() => drop(shared.adapter.write(found, Some(view.revision)).await),
+            None => {}
+        }
         if expect.is_some() && changes.len() > WRITE_AT_ONCE {
             return Err(TableError::Invalid(format!(
                 "{} changes under one condition; at most {WRITE_AT_ONCE}",

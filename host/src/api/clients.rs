@@ -17,7 +17,12 @@ use super::{
 };
 use crate::{
     auth::Action,
-    table::{adapter::Assignment, record::ServerUri, view::Service},
+    release,
+    table::{
+        adapter::Assignment,
+        record::{ReleaseRecord, ReleaseRefused, ServerUri, ServiceId},
+        view::{Choice, Service},
+    },
     units::utc,
 };
 
@@ -29,6 +34,27 @@ pub(super) struct ShownClient {
     router: Option<String>,
     /// By service.
     assignments: BTreeMap<String, ShownAssignment>,
+    /// Which version it was given, by the name of the service; only where that has to be remembered.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    versions: BTreeMap<String, ShownVersion>,
+}
+
+/// The remembered version of a client.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ShownVersion {
+    version: String,
+    /// RFC 3339; null: pinned.
+    expires: Option<String>,
+    /// Whether it stays until it is forgotten.
+    pinned: bool,
+}
+
+impl ShownVersion {
+    fn new(assignment: &Assignment) -> Option<Self> {
+        let choice: Choice = assignment.server.parse().ok()?;
+        let expires = assignment.expires.map(utc);
+        Some(Self { version: choice.version, pinned: expires.is_none(), expires })
+    }
 }
 
 /// The remembered server of a client for a service.
@@ -76,9 +102,16 @@ pub(super) async fn show(
     // Where nobody says that the client is connected, the last to have decided for it knows best.
     let newest = held.iter().max_by_key(|(_, assignment)| assignment.stamp);
     let router = found.router.or_else(|| newest.map(|(_, assignment)| assignment.router.clone()));
-    let assignments = held.into_iter();
-    let assignments = assignments.map(|(service, assignment)| (service, assignment.into())).collect();
-    Ok(Json(ShownClient { client, router, assignments }))
+    let (mut assignments, mut versions) = (BTreeMap::new(), BTreeMap::new());
+    for (service, assignment) in held {
+        match ServiceId::is_choices(&service) {
+            Some(name) => {
+                versions.extend(ShownVersion::new(&assignment).map(|shown| (name.to_owned(), shown)))
+            }
+            None => drop(assignments.insert(service, assignment.into())),
+        }
+    }
+    Ok(Json(ShownClient { client, router, assignments, versions }))
 }
 
 /// Which server to pin a client to.
@@ -86,10 +119,13 @@ pub(super) async fn show(
 #[expect(dead_code, reason = "documents the body, which is read by hand for the sake of its errors")]
 pub(super) struct Pin {
     /// The id of one of the service's servers, or its URI; or another URI.
-    server: String,
+    server: Option<String>,
+    /// In its place, for a name without a version: which version the name means for this client.
+    version: Option<String>,
 }
 
-/// Pins a client to a server of a service: all of its messages go there until it is forgotten.
+/// Pins a client to a server of a service, or to a version of it: all of its messages go there until it is
+/// forgotten.
 #[utoipa::path(
     put, path = "/v1/clients/{id}/assignments/{service}", tag = "clients",
     params(("id", description = "The client id"), ("service", description = "`chat` or `chat@2`")),
@@ -106,11 +142,50 @@ pub(super) async fn pin(
 ) -> Result<Json<ShownAssignment>, Problem> {
     let id = service_id(&service)?;
     caller.must(Action::Register, Some(id.as_str()))?;
+    if json.get("version").is_some() {
+        return pin_version(&state, &client, &id, &json).await.map(Json);
+    }
     let view = state.table.view();
     let service = view.service(&id).ok_or_else(|| no_service(&view, &id))?;
     let server = wanted(&json, service)?;
     let assignment = state.table.assignments().pin(&id, &client, &server).await?;
     Ok(Json(assignment.into()))
+}
+
+/// The release is told first, so that routers look for pins before there is one.
+async fn pin_version(
+    state: &State,
+    client: &str,
+    id: &ServiceId,
+    json: &serde_json::Value,
+) -> Result<ShownAssignment, Problem> {
+    let known = json.as_object().is_some_and(|object| object.len() == 1) && id.version().is_none();
+    let version = json.get("version").and_then(|version| version.as_str()).filter(|_| known);
+    let version = version.ok_or_else(|| {
+        Problem::field("version", "write {\"version\": \"2\"} alone, for a service without a version")
+    })?;
+    let view = state.table.view();
+    let there = release::versions(&view, id.name());
+    if !there.contains(&version) {
+        let detail = format!("{} has no version `{version}`; there is {}", id.name(), there.join(", "));
+        return Err(Problem::field("version", detail));
+    }
+    if view.release(id.name()).is_none_or(|release| !release.pins) {
+        let changed = release::change(&state.table, id.name(), None, |release, versions| {
+            let found = (release.number == 0).then(|| ReleaseRecord::found(versions, now()));
+            let release = found.as_ref().unwrap_or(release).clone();
+            match release.weights.is_empty() {
+                true => Err(ReleaseRefused::NothingLive(id.name().to_owned())),
+                false => Ok(ReleaseRecord { pins: true, ..release }),
+            }
+        });
+        let revision = changed.await?.revision;
+        state.routing.follows(revision).await;
+    }
+    let choice = Choice { version: version.to_owned(), number: None };
+    let choices = ServiceId::choices(id.name());
+    let pinned = state.table.assignments().pin(&choices, client, &choice.to_string()).await?;
+    Ok(pinned.into())
 }
 
 /// The server's id if it is listed, else its URI.
@@ -148,6 +223,9 @@ pub(super) async fn forget(
     let id = service_id(&service)?;
     caller.must(Action::Register, Some(id.as_str()))?;
     state.table.assignments().forget(&id, &client).await?;
+    if id.version().is_none() {
+        state.table.assignments().forget(&ServiceId::choices(id.name()), &client).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -57,6 +57,11 @@ impl Caller {
         self.identity.clone()
     }
 
+    /// What the log and histories call the caller.
+    pub(super) fn label(&self) -> &str {
+        self.identity.label()
+    }
+
     pub(super) fn may(&self, action: Action, name: Option<&str>) -> bool {
         self.identity.may(action, name)
     }

@@ -58,6 +58,20 @@ impl FromRequest<State> for Json {
     }
 }
 
+/// A JSON body of any shape, or none: then an empty object.
+pub(super) struct JsonOrNothing(pub(super) serde_json::Value);
+
+impl FromRequest<State> for JsonOrNothing {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &State) -> Result<Self, Problem> {
+        if http_body::Body::is_end_stream(request.body()) {
+            return Ok(Self(serde_json::json!({})));
+        }
+        Json::from_request(request, state).await.map(|Json(value)| Self(value))
+    }
+}
+
 /// What curl says of itself, or nothing at all, passes for JSON; other types are a mistake. Web
 /// pages cannot send these requests: a browser asks first about any PUT, and is told no.
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {

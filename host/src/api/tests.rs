@@ -272,7 +272,7 @@ async fn health_metrics_plugins_and_explanations() {
     api.put("/v1/services/chat@2", &json!({})).await;
     assert_eq!(
         api.get("/v1/services/chat/releases").await.json(),
-        json!({"name": "chat", "versions": ["2"], "weights": null})
+        json!({"name": "chat", "versions": ["2"], "weights": null, "number": 0, "history": []})
     );
 }
 

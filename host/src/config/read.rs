@@ -4,8 +4,10 @@
 mod access;
 mod discovery;
 mod plugin;
+pub(super) mod release;
 mod route;
 pub(super) mod service;
+mod webhook;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, str::FromStr};
 
@@ -56,6 +58,9 @@ fn root(root: Section<'_>, overrides: &Overrides) -> Config {
         plugin: root.get("plugin", |value| Some(plugin::all(&value.section()?))).unwrap_or_default(),
         routes: root.get("route", |value| value.list(|one| route::one(one.section()?))).unwrap_or_default(),
         services: root.get("service", |value| Some(service::all(&value.section()?))).unwrap_or_default(),
+        webhooks: root
+            .get("webhook", |value| value.list(|one| webhook::one(one.section()?)))
+            .unwrap_or_default(),
         access: Access::new(
             root.get("access", |value| value.list(|one| access::one(one.section()?))).unwrap_or_default(),
         ),

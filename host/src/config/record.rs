@@ -1,10 +1,10 @@
-//! A service or a server as a JSON document, as the API gets it: read by the same functions as
-//! `[service.NAME]`, so that both say the same of the same mistake, and all mistakes at once.
+//! A service, a server or a promotion as a JSON document, as the API gets it: read by the same functions
+//! as `[service.NAME]`, so that both say the same of the same mistake, and all mistakes at once.
 
 use std::path::Path;
 
 use super::{Problem, diagnose::Source, read, reader::Value, tree::Tree};
-use crate::table::record::{ServerSpec, ServiceSpec};
+use crate::table::record::{Promotion, Rollback, ServerSpec, ServiceSpec};
 
 /// A service with its server list. Keys that the API only shows may be there and mean nothing.
 pub fn service(json: &serde_json::Value) -> Result<ServiceSpec, Vec<Problem>> {
@@ -14,6 +14,38 @@ pub fn service(json: &serde_json::Value) -> Result<ServiceSpec, Vec<Problem>> {
 /// A server: a URI, or an object with one.
 pub fn server(json: &serde_json::Value) -> Result<ServerSpec, Vec<Problem>> {
     document(json, read::service::server)
+}
+
+/// What is to be live, and what people say of it.
+#[derive(Clone, Debug)]
+pub struct Promote {
+    /// What is to be live.
+    pub promotion: Promotion,
+    /// In words.
+    pub why: Option<String>,
+    /// Who asks, besides the token.
+    pub by: Option<String>,
+}
+
+/// What to go back to, and what people say of it.
+#[derive(Clone, Debug)]
+pub struct RollBack {
+    /// What to go back to.
+    pub rollback: Rollback,
+    /// In words.
+    pub why: Option<String>,
+    /// Who asks, besides the token.
+    pub by: Option<String>,
+}
+
+/// A promotion.
+pub fn promote(json: &serde_json::Value) -> Result<Promote, Vec<Problem>> {
+    document(json, |value| value.section().map(read::release::promotion))
+}
+
+/// A rollback.
+pub fn roll_back(json: &serde_json::Value) -> Result<RollBack, Vec<Problem>> {
+    document(json, |value| value.section().map(read::release::rollback))
 }
 
 fn document<T>(

@@ -94,7 +94,7 @@ fn meant<'a>(view: &'a View, required: &'a ServiceId) -> Vec<&'a ServiceId> {
     match view.named(required.name()) {
         None => Vec::new(),
         Some(Named::One(id)) => vec![id],
-        Some(Named::Shared(shares)) => shares.iter().map(|share| &share.id).collect(),
+        Some(Named::Released(release)) => release.shares.iter().map(|share| &share.id).collect(),
         // Nothing is live, so nothing is better than anything else that is there.
         Some(Named::Unreleased(ids)) => ids.iter().collect(),
     }

@@ -8,8 +8,9 @@ use tokio::{sync::watch, time::timeout};
 use crate::{
     api::{Explanation, Question, Routing},
     proxy::Parts,
+    release::guard::{Counts, Seen},
     resolve::Health,
-    table::{adapter::Revision, record::ServerUri},
+    table::{ServiceId, adapter::Revision, record::ServerUri},
 };
 
 /// The proxy, as the API sees it.
@@ -25,6 +26,13 @@ const COMPILING: Duration = Duration::from_secs(2);
 impl Router {
     pub(super) fn new(parts: Parts, compiled: watch::Receiver<Revision>) -> Self {
         Self { parts, compiled }
+    }
+}
+
+impl Counts for Router {
+    fn seen(&self, service: &ServiceId) -> Seen {
+        let (messages, errors, seconds) = self.parts.metrics.seen(service.as_str());
+        Seen { messages, errors, seconds }
     }
 }
 

@@ -23,9 +23,11 @@ use super::{
     routes::{self, Target},
     sources::Known,
     upgrade,
+    version::Unversioned,
 };
 use crate::{
     listener::{BoxError, Connection, Phase},
+    table::Release,
     upstream::RequestBody,
 };
 
@@ -57,6 +59,13 @@ struct Addressed {
     client: ClientId,
 }
 
+/// What is meant by a name.
+enum Meant {
+    Service(Arc<ServicePlan>),
+    /// Which version it is cannot be said without asking.
+    Released(Arc<Plan>, Arc<Release>),
+}
+
 impl Inbound {
     pub(super) fn worker(&self) -> &Arc<Worker> {
         &self.exchange.worker
@@ -64,7 +73,13 @@ impl Inbound {
 
     async fn pass(&mut self, body: Incoming) -> Result<Response<Reply>, Refusal> {
         let seen = Seen::look(&self.head.headers);
-        let Addressed { plan, client } = self.address(&seen)?;
+        let Addressed { plan, client } = match self.address(&seen)? {
+            (Meant::Service(plan), client) => Addressed { plan, client },
+            // Boxed, to keep the future of a message that need not ask small.
+            (Meant::Released(plan, release), client) => {
+                Box::pin(self.released(plan, release, client)).await?
+            }
+        };
         self.exchange.is_for(plan.clone());
         let upgrade = self.upgrade(&seen, &body)?;
         let settings = &plan.settings;
@@ -108,7 +123,7 @@ impl Inbound {
     }
 
     /// Admits the message, and finds out for which service it is and from which client.
-    fn address(&mut self, seen: &Seen) -> Result<Addressed, Refusal> {
+    fn address(&mut self, seen: &Seen) -> Result<(Meant, ClientId), Refusal> {
         let plan = self.exchange.worker.plan.load();
         let connection = &self.exchange.connection;
         head::admit(&self.head, seen, &plan.settings, connection)?;
@@ -118,12 +133,42 @@ impl Inbound {
             let why = "the client id is not 1 to 256 visible ASCII characters";
             Refusal::Unacceptable(StatusCode::BAD_REQUEST, why)
         })?;
-        let (service, target) = find(&plan, &self.head, seen, client.as_str())?;
+        let (found, target) = find(&plan, &self.head, seen)?;
+        let meant = match found {
+            Found::Service(service) => Meant::Service(service.clone()),
+            Found::Released(release) => match self.unversioned(&plan, release, &client).at_once() {
+                Some(service) => Meant::Service(service),
+                None => Meant::Released(Arc::clone(&plan), Arc::clone(release)),
+            },
+            Found::Unreleased | Found::Unknown => return Err(Refusal::NoService),
+        };
         self.name_host()?;
         if let Some(target) = target {
             self.head.uri = target;
         }
-        Ok(Addressed { plan: service, client })
+        Ok((meant, client))
+    }
+
+    fn unversioned<'a>(
+        &'a self,
+        plan: &'a Plan,
+        release: &'a Release,
+        client: &'a ClientId,
+    ) -> Unversioned<'a> {
+        let worker = self.worker();
+        let (assignments, now) = (&*worker.assignments, worker.now());
+        Unversioned { plan, release, assignments, client: client.as_str(), headers: &self.head.headers, now }
+    }
+
+    async fn released(
+        &self,
+        plan: Arc<Plan>,
+        release: Arc<Release>,
+        client: ClientId,
+    ) -> Result<Addressed, Refusal> {
+        let found = self.unversioned(&plan, &release, &client).ask().await;
+        let gone = || Refusal::Unreleased(release.choices.id.name().to_owned());
+        Ok(Addressed { plan: found.ok_or_else(gone)?, client })
     }
 
     /// An absolute target names the host, whatever the header says (RFC 9112, section 3.2.2); from
@@ -215,31 +260,22 @@ impl crate::upstream::body::Observer for Progress {
 }
 
 /// The service of a message, and its target if that is to be changed.
-fn find(
-    plan: &Plan,
-    head: &Parts,
-    seen: &Seen,
-    client: &str,
-) -> Result<(Arc<ServicePlan>, Option<Uri>), Refusal> {
+fn find<'p>(plan: &'p Plan, head: &Parts, seen: &Seen) -> Result<(Found<'p>, Option<Uri>), Refusal> {
     if !plan.routes.is_empty() {
-        return find_by_route(plan, head, client);
+        return find_by_route(plan, head);
     }
     if seen.names_service
         && let Some(name) = head.headers.get(SERVICE)
     {
         let named = named_by_headers(name, head.headers.get(VERSION))?;
-        return Ok((known(plan, &named, client)?, None));
+        return Ok((known(plan, &named)?, None));
     }
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let (segment, rest) = first_segment(path).ok_or(Refusal::NoService)?;
-    Ok((known(plan, segment, client)?, Some(target(rest)?)))
+    Ok((known(plan, segment)?, Some(target(rest)?)))
 }
 
-fn find_by_route(
-    plan: &Plan,
-    head: &Parts,
-    client: &str,
-) -> Result<(Arc<ServicePlan>, Option<Uri>), Refusal> {
+fn find_by_route<'p>(plan: &'p Plan, head: &Parts) -> Result<(Found<'p>, Option<Uri>), Refusal> {
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
     let authority = authority.unwrap_or_else(|| super::sources::authority(head));
     let target_of = Target {
@@ -254,7 +290,7 @@ fn find_by_route(
         Some(prefix) if route.strip => Some(target(&routes::strip(path, prefix))?),
         _ => None,
     };
-    Ok((known(plan, route.service.as_str(), client)?, stripped))
+    Ok((known(plan, route.service.as_str())?, stripped))
 }
 
 fn host_of(authority: &str) -> &str {
@@ -276,11 +312,11 @@ fn named_by_headers<'a>(
     })
 }
 
-fn known(plan: &Plan, text: &str, client: &str) -> Result<Arc<ServicePlan>, Refusal> {
-    match plan.find(text, client) {
-        Found::Service(service) => Ok(service.clone()),
+fn known<'p>(plan: &'p Plan, text: &str) -> Result<Found<'p>, Refusal> {
+    match plan.find(text) {
         Found::Unreleased => Err(Refusal::Unreleased(text.to_owned())),
         Found::Unknown => Err(Refusal::UnknownService(text.chars().take(200).collect())),
+        found => Ok(found),
     }
 }
 

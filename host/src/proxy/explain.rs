@@ -10,6 +10,7 @@ use super::{
     identify::ClientId,
     plan::{Found, Plan, ServicePlan},
     sources::{self, Known, health_elsewhere, missing, on_error},
+    version::Unversioned,
 };
 use crate::{
     resolve::{self, Asked, Health, OnError, Outcome, Sources, Step, Target, TraceLine},
@@ -60,17 +61,29 @@ pub async fn explain(
     headers: HeaderMap,
     now: u64,
 ) -> Result<Explanation, Unexplained> {
-    let service = match plan.find(service.as_str(), client) {
-        Found::Service(found) => found.clone(),
+    let mut trace = Vec::new();
+    let chosen = match plan.find(service.as_str()) {
+        Found::Service(found) => {
+            if found.service.id != *service {
+                let outcome = format!("{}: the only one that is live", found.service.id);
+                trace.push(TraceLine { step: Step::Version, outcome });
+            }
+            found.clone()
+        }
+        Found::Released(release) => {
+            let unversioned = Unversioned { plan, release, assignments, client, headers: &headers, now };
+            let found = unversioned.explain(&mut trace).await;
+            found.ok_or_else(|| Unexplained::Unreleased(service.clone()))?
+        }
         Found::Unreleased => return Err(Unexplained::Unreleased(service.clone())),
         Found::Unknown => return Err(Unexplained::Unknown(service.clone())),
     };
+    let service = chosen;
     let client = ClientId::Text(client.into());
     let known = Known { plan: &service, client: &client, assignments, now };
     let mut head = Request::new(()).into_parts().0;
     head.headers = headers;
     let mut dry = Dry { known: &known, endpoints, head: &mut head };
-    let mut trace = Vec::new();
     let outcome = resolve::resolve(known.query(&[]), &mut dry, &mut trace).await;
     Ok(explanation(&service, client.as_str(), outcome, trace))
 }

@@ -91,6 +91,13 @@ impl Metrics {
         }
     }
 
+    /// What was seen of a service's messages: how many, how many with 5xx, and their seconds together.
+    pub fn seen(&self, service: &str) -> (u64, u64, f64) {
+        let handles = self.service(service);
+        let errors = handles.by_class[4].get();
+        (handles.duration.get_sample_count(), errors, handles.duration.get_sample_sum())
+    }
+
     /// Forgets a service that is gone.
     pub fn forget(&self, service: &str) {
         for class in CLASSES {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     plugin::{Generation, Kind, PluginSet},
-    table::{Named, Service, ServiceId, View, record::HealthCheck},
+    table::{Named, Release, Service, ServiceId, View, record::HealthCheck},
     upstream::{Endpoint, Endpoints, check::Check},
 };
 
@@ -45,13 +45,15 @@ pub struct Plan {
 /// What a service's name means.
 enum Meaning {
     One(Arc<ServicePlan>),
-    Shared(Named),
+    Released(Arc<Release>),
     Unreleased,
 }
 
 /// What came of looking for a service.
 pub(super) enum Found<'a> {
     Service(&'a Arc<ServicePlan>),
+    /// Which version it is depends on the client and the message.
+    Released(&'a Arc<Release>),
     Unreleased,
     Unknown,
 }
@@ -190,7 +192,7 @@ fn meanings(
                 Some(plan) => Meaning::One(plan.clone()),
                 None => continue,
             },
-            Named::Shared(_) => Meaning::Shared(named.clone()),
+            Named::Released(release) => Meaning::Released(release.clone()),
             Named::Unreleased(_) => Meaning::Unreleased,
         };
         meanings.insert((&**name).into(), meaning);
@@ -234,14 +236,11 @@ fn same(old: &[Plugin], new: &[Plugin]) -> bool {
 }
 
 impl Plan {
-    /// The service that a client means by `chat` or `chat@2`.
-    pub(super) fn find(&self, text: &str, client: &str) -> Found<'_> {
+    /// The service that is meant by `chat` or `chat@2`.
+    pub(super) fn find(&self, text: &str) -> Found<'_> {
         match self.meanings.get(text) {
             Some(Meaning::One(plan)) => Found::Service(plan),
-            Some(Meaning::Shared(named)) => {
-                let plan = named.choose(client).and_then(|id| self.services.get(id));
-                plan.map_or(Found::Unknown, Found::Service)
-            }
+            Some(Meaning::Released(release)) => Found::Released(release),
             Some(Meaning::Unreleased) => Found::Unreleased,
             None => Found::Unknown,
         }

@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
+    /// Before the rule: which version a name without one means.
+    Version,
     /// 1: the `server` of the service.
     Server,
     /// 2: the client's assignment.

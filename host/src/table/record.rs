@@ -1,9 +1,17 @@
 //! The records that the table holds, as JSON and as types. What the API reads and writes and what
 //! `[service.NAME]` says in the configuration are these same records.
 
+mod release;
+
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+pub use release::{
+    Action as ReleaseAction, Canary, Change as ReleaseChange, Guard, HeaderMatch, Move,
+    Named as ReleaseVersions, Note as ReleaseNote, Promotion, Refused as ReleaseRefused, ReleaseRecord,
+    Rollback, UNVERSIONED,
+};
 
 use crate::units::Span;
 
@@ -19,6 +27,8 @@ pub struct ServiceId {
     name: usize,
 }
 
+const CHOICES: &str = ".version";
+
 /// Why a text is not a [`ServiceId`].
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is not a service: write NAME or NAME@VERSION, each of letters, digits, `-`, `_` and `.`")]
@@ -33,6 +43,25 @@ impl ServiceId {
     /// None for an unversioned service.
     pub fn version(&self) -> Option<&str> {
         self.text.get(self.name + 1..)
+    }
+
+    /// The service of this name that has this version; [`UNVERSIONED`] for the one without.
+    pub fn versioned(name: &str, version: &str) -> Result<Self, InvalidServiceId> {
+        match version {
+            UNVERSIONED => name.parse(),
+            version => format!("{name}@{version}").parse(),
+        }
+    }
+
+    /// Under which it is remembered in the table which version of a name a client was given. No
+    /// service is called so: a version does not start with a `.`.
+    pub fn choices(name: &str) -> Self {
+        Self { text: format!("{name}@{CHOICES}").into(), name: name.len() }
+    }
+
+    /// Whether this is no service, but where choices of a version are remembered.
+    pub fn is_choices(text: &str) -> Option<&str> {
+        text.strip_suffix(CHOICES)?.strip_suffix('@')
     }
 
     /// As written: `chat` or `chat@2`.
@@ -370,13 +399,6 @@ impl HealthCheck {
     fn healthy_after() -> u32 {
         2
     }
-}
-
-/// Which versions of a service are live: the value of a `release` entry, whose key is the name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct ReleaseRecord {
-    /// Shares of the clients by version; a version that is not here is not live.
-    pub weights: BTreeMap<String, u32>,
 }
 
 /// One running Message Flow process: the value of a `router` entry, whose key is its id.

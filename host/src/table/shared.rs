@@ -156,6 +156,7 @@ impl Shared {
             used.insert(service.number);
             used.extend(service.servers.iter().map(|server| server.number));
         }
+        used.extend(view.names().filter_map(|(_, named)| Some(named.release()?.choices.number)));
         if self.numbers.len() < 2 * used.len() + 4096 {
             return;
         }

@@ -23,7 +23,7 @@ use super::{
 
 pub(crate) use draft::Draft;
 pub use entry::InvalidEntry;
-pub use named::Named;
+pub use named::{Choice, Named, Release, Share};
 
 /// The services of the configuration; each hides what the table says of the same service.
 pub type Overlay = BTreeMap<ServiceId, ServiceSpec>;
@@ -135,7 +135,7 @@ impl View {
         self.services.values()
     }
 
-    /// What an unversioned name means: `named("chat")?.choose(client)`.
+    /// What an unversioned name means.
     pub fn named(&self, name: &str) -> Option<&Named> {
         self.names.get(name)
     }
@@ -145,8 +145,8 @@ impl View {
         self.names.iter()
     }
 
-    /// The service for a message to `id`: itself if there is one, else, without a version, the
-    /// one that is live for this client.
+    /// The service for a message to `id` of a client of which nothing is remembered: itself if it
+    /// has a version, else the one of which this client is a share.
     pub fn choose(&self, id: &ServiceId, client: &str) -> Option<&Arc<Service>> {
         match (id.version(), self.named(id.name())) {
             (None, Some(named)) => named.choose(client).and_then(|id| self.service(id)),

@@ -21,3 +21,8 @@ async fn stamp() {
 async fn rate_limit() {
     follow("rate-limit").await;
 }
+
+#[tokio::test]
+async fn blue_green() {
+    follow("blue-green").await;
+}

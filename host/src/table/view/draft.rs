@@ -181,7 +181,7 @@ impl<'a> Draft<'a> {
             .map(|(id, spec)| (id.clone(), overlaid(configured.get(id), id, spec, self.numbers)));
         let mut services: BTreeMap<_, _> = view.stored.clone();
         services.extend(overlaid);
-        let names = named::compile(&services, &view.releases);
+        let names = named::compile(&services, &view.releases, self.numbers);
         View { revision, services, names, ..self.view }
     }
 }
@@ -212,7 +212,12 @@ fn overlaid(
     }
 }
 
-fn new_service(id: &ServiceId, record: ServiceRecord, origin: Origin, numbers: &Numbers) -> Service {
+pub(super) fn new_service(
+    id: &ServiceId,
+    record: ServiceRecord,
+    origin: Origin,
+    numbers: &Numbers,
+) -> Service {
     let number = numbers.of(id.as_str());
     Service {
         id: id.clone(),

@@ -1,0 +1,118 @@
+//! The three services of `examples/discovery`, each in its language, find each other through a real gateway.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use message_flow_tests::{Gateway, within};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A service that runs; killed on drop.
+struct Running {
+    name: &'static str,
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    fn start(name: &'static str, command: &mut Command, gateway: &Gateway) -> Self {
+        command.arg(format!("ws://{}", gateway.api())).kill_on_drop(true);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+        let mut child =
+            child.unwrap_or_else(|error| panic!("{name} does not start ({error}): run .ci/install"));
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Self { name, child, lines }
+    }
+
+    /// The first line from now on that contains this.
+    async fn says(&mut self, wanted: &str) -> String {
+        let what = format!("{} saying {wanted:?}", self.name);
+        within(PATIENCE, what, async {
+            loop {
+                let line = self.lines.next_line().await.expect("its output");
+                let line = line.unwrap_or_else(|| panic!("{} ended without saying {wanted:?}", self.name));
+                if line.contains(wanted) {
+                    return line;
+                }
+            }
+        })
+        .await
+    }
+
+    async fn dies(mut self) {
+        self.child.kill().await.expect("kill it");
+    }
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is below the top").to_owned()
+}
+
+/// Of the client module, as `cargo test --workspace` builds it.
+fn carchase() -> PathBuf {
+    let tests = std::env::current_exe().expect("this test");
+    let built = tests.ancestors().nth(2).expect("target/debug").join("examples/carchase");
+    if !built.exists() {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--workspace", "--example", "carchase"]).current_dir(repository());
+        assert!(cargo.status().expect("run cargo").success(), "the example does not build");
+    }
+    built
+}
+
+/// The packages of `target/javascript` are found from below it only.
+fn javascript() -> TempDir {
+    let copy = tempfile::tempdir_in(repository().join("target/javascript"));
+    let copy = copy.expect("target/javascript: run .ci/install");
+    for place in ["sdk/javascript", "examples/discovery"] {
+        let to = copy.path().join(place);
+        std::fs::create_dir_all(&to).expect("make a directory");
+        for file in std::fs::read_dir(repository().join(place)).expect("read a directory") {
+            let file = file.expect("read a directory").path();
+            if file.is_file() {
+                std::fs::copy(&file, to.join(file.file_name().expect("a file"))).expect("copy a file");
+            }
+        }
+    }
+    copy
+}
+
+#[tokio::test]
+async fn three_services_in_three_languages_find_each_other() {
+    let gateway = Gateway::setup().config("[discovery]\ngrace = \"1s\"\n").start().await;
+    let mut car = Running::start("carchase", &mut Command::new(carchase()), &gateway);
+    let mut python = Command::new(repository().join("target/python/bin/python"));
+    python.arg(repository().join("examples/discovery/killer_robot.py"));
+    python.env("PYTHONPATH", repository().join("sdk/python/src")).env("PYTHONDONTWRITEBYTECODE", "1");
+    let mut robot = Running::start("killer-robot", &mut python, &gateway);
+    let copy = javascript();
+    let node = || {
+        let mut node = Command::new("node");
+        node.arg(copy.path().join("examples/discovery/explosion.mjs"));
+        node
+    };
+
+    let mut explosion = Running::start("explosion", &mut node(), &gateway);
+    let announced = explosion.says("announced").await;
+    let port = announced.rsplit(' ').next().expect("a port");
+    assert!(car.says("explosion-service is at").await.ends_with(&format!(":{port}")));
+    robot.says("explosion-service says boom").await;
+
+    explosion.dies().await;
+    car.says("explosion-service is gone").await;
+    robot.says("explosion-service is gone").await;
+
+    // The gateway dies and comes back at the same address: everybody comes back by itself.
+    let address = gateway.api().to_string();
+    let gateway = gateway.kill().await.api_at(&address).start().await;
+    let _explosion = Running::start("explosion", &mut node(), &gateway);
+    car.says("explosion-service is at").await;
+    robot.says("explosion-service says boom").await;
+}
