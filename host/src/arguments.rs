@@ -26,12 +26,45 @@ pub(crate) enum Command {
     Demo,
     /// Validate the configuration and the plugins; exits with 0, or with 64 and what is wrong.
     Check,
+    /// Write, look at, try out and measure plugins.
+    Plugin {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: PluginCommand,
+    },
     /// Make an access token and print it with its hash.
     Token,
     /// Print a completion script for a shell.
     Completions {
         /// For which shell.
         shell: clap_complete::Shell,
+    },
+}
+
+/// What to do with a plugin.
+#[derive(Clone, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Say what a plugin is and asks for, and whether it starts; exits with 0, or with 64 and why not.
+    Check {
+        /// The plugin: NAME.wasm.
+        file: PathBuf,
+    },
+    /// Hold a plugin against its scenarios (scenarios/*.json beside it); exits with 0, 1 if one fails,
+    /// or 64 if there is nothing to test.
+    Test {
+        /// The plugin, or the directory of its project.
+        path: PathBuf,
+        /// Also hold it to what every routing-table adapter promises, over an empty datastore.
+        #[arg(long)]
+        conformance: bool,
+    },
+    /// Measure what a plugin's calls and instances cost, with its scenarios if it has any.
+    Bench {
+        /// The plugin, or the directory of its project.
+        path: PathBuf,
+        /// How many seconds each call is measured.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: u64,
     },
 }
 

@@ -30,6 +30,7 @@ use crate::{
 use data::Data;
 use routing::Router;
 
+pub use mapping::settings_of;
 pub use scratch::Scratch;
 
 /// Where the configuration came from, to follow it.

@@ -34,6 +34,7 @@
 //! | [`release`] | which versions are live: changing that, and undoing what goes wrong |
 //! | [`webhook`] | tells others of what happened |
 //! | [`plugin`] | components: loading, limits, grants, calling; the only module that names wasmtime |
+//! | [`workbench`] | the plugin author's tools: check, test, bench, conformance |
 //! | [`drain`], [`telemetry`], [`units`] | ending well; log and metrics; durations and sizes |
 //!
 //! Left may know right: `main → gateway → all`; `api → table, discovery,
@@ -80,3 +81,4 @@ pub mod telemetry;
 pub mod units;
 pub mod upstream;
 pub mod webhook;
+pub mod workbench;

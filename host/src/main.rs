@@ -2,6 +2,7 @@
 
 mod arguments;
 mod demo;
+mod plugin_tools;
 mod run;
 
 use std::process::ExitCode;
@@ -62,6 +63,7 @@ fn with_configuration(command: &Command, arguments: &Arguments) -> ExitCode {
     let done = match command {
         Command::Check => check(&config),
         Command::Demo => demo::run(config),
+        Command::Plugin { command } => plugin_tools::run(command, &config),
         _ => run::run(config, source).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

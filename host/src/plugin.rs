@@ -6,7 +6,7 @@
 //!
 //! From file to decision: `directory` looks, `reconcile` decides what to load, `component`
 //! makes a component of the bytes and checks what it asks for, `cache` compiles it or finds it
-//! compiled, `instance` and `pool` run it, `link` is what it can call.
+//! compiled (`script`, where it is one), `instance` and `pool` run it, `link` is what it can call.
 
 mod builtin;
 mod cache;
@@ -25,7 +25,9 @@ pub mod message;
 mod pool;
 mod published;
 mod reconcile;
+mod script;
 pub mod settings;
+mod solo;
 pub mod state;
 mod stats;
 pub mod table;
@@ -41,12 +43,14 @@ use std::{
     time::Duration,
 };
 
+pub use builtin::bytes as builtin;
 pub use call::{CallError, Cause};
 pub use engine::MAX_MEMORY;
 pub use generation::{Decision, Generation, Kind, OnError, Rejection, Verdict};
 pub use message::{Body, Message};
 pub use published::{PluginState, PluginStatus};
 pub use settings::Settings;
+pub use solo::{Inspection, Solo, SoloError};
 
 use published::Published;
 use reconcile::{Reconciler, Wake};

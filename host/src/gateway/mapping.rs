@@ -36,6 +36,11 @@ pub(super) fn plugin_settings(config: &Config) -> BTreeMap<String, Settings> {
     mentioned.chain(["memory", "etcd"]).map(|name| (name.to_owned(), settings(config.plugin(name)))).collect()
 }
 
+/// What one plugin may, whether the configuration mentions it or not.
+pub fn settings_of(config: &Config, plugin: &str) -> Settings {
+    settings(config.plugin(plugin))
+}
+
 fn settings(config: PluginConfig) -> Settings {
     Settings {
         config: config.config,

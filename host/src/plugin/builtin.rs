@@ -26,3 +26,8 @@ pub(super) const ALL: [Builtin; 2] = [
         config: &[("endpoints", "http://127.0.0.1:2379"), ("prefix", "/message-flow")],
     },
 ];
+
+/// The WebAssembly of a default plugin.
+pub fn bytes(name: &str) -> Option<&'static [u8]> {
+    ALL.iter().find(|builtin| builtin.name == name).map(|builtin| builtin.bytes)
+}

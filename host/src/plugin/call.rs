@@ -34,9 +34,9 @@ pub enum Cause {
     /// The guest trapped.
     #[error("it trapped: {0}")]
     Trap(Box<str>),
-    /// The limit `deadline`.
-    #[error("it took longer than its deadline of {}", Span(*.0))]
-    Deadline(Duration),
+    /// The limit `deadline`, and where it was found then if that is known.
+    #[error("it took longer than its deadline of {}{}", Span(*.0), at(.1.as_deref()))]
+    Deadline(Duration, Option<Box<str>>),
     /// The limit `memory`.
     #[error("it needs more than its memory limit of {}", Size(*.0))]
     Memory(u64),
@@ -52,6 +52,10 @@ pub enum Cause {
     /// Something in the host failed.
     #[error("{0}")]
     Host(Box<str>),
+}
+
+fn at(place: Option<&str>) -> String {
+    place.map(|place| format!(", at {place}")).unwrap_or_default()
 }
 
 /// The function that was to be called is not exported.

@@ -4,7 +4,7 @@
 use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::component::Component;
 
-use super::{Kind, Settings, capability::Grant, link::VERSION};
+use super::{Kind, Settings, capability::Grant, link::VERSION, script};
 
 /// The largest file that is looked at.
 pub(super) const MAX_FILE: u64 = 128 << 20;
@@ -33,6 +33,8 @@ pub(super) enum Refusal {
     NotGranted { import: String, line: String },
     #[error("it imports `{0}`, which this host does not provide")]
     UnknownImport(String),
+    #[error("it is no script: its text is not UTF-8, from byte {0} on")]
+    NotText(usize),
 }
 
 /// A component as its bytes, after a core module was made one.
@@ -117,6 +119,13 @@ const SYNC_WASI: [&str; 4] =
     ["wasi:cli/environment", "wasi:cli/exit", "wasi:clocks/wall-clock", "wasi:random/"];
 
 impl Shape {
+    /// The script engine's, without what is for it alone. What it is, its script says.
+    pub(super) fn of_script(component: &Component) -> Result<Self, Refusal> {
+        let mut shape = Self::of(component)?;
+        shape.imports.retain(|name| !name.starts_with(script::IMPORTS));
+        Ok(shape)
+    }
+
     /// Reads a component's exports and imports.
     pub(super) fn of(component: &Component) -> Result<Self, Refusal> {
         let ty = component.component_type();
@@ -139,6 +148,7 @@ impl Shape {
             imports.iter().any(|name| matches!(own(name), Some("request-body" | "response-body")));
         let waits = imports.iter().any(|name| match own(name) {
             Some(interface) => matches!(interface, "request-body" | "response-body" | "etcd"),
+            None if name.starts_with(script::IMPORTS) => false,
             None => !SYNC_WASI.iter().any(|harmless| name.starts_with(harmless)),
         });
         let wasi = imports.iter().any(|name| name.starts_with("wasi:"));
@@ -147,8 +157,33 @@ impl Shape {
 
     /// Whether what it imports is granted to the plugin of this name.
     pub(super) fn check_grants(&self, plugin: &str, settings: &Settings) -> Result<(), Refusal> {
-        let grants: Vec<Grant> = settings.grant.iter().filter_map(|grant| grant.parse().ok()).collect();
+        let grants = granted(settings);
         self.imports.iter().try_for_each(|import| check_grant(import, plugin, settings, &grants))
+    }
+
+    /// What must be granted to it, in the words of a grant, each once.
+    pub(super) fn needs(&self) -> Result<Vec<&'static str>, Refusal> {
+        let mut needs = Vec::new();
+        for import in &self.imports {
+            needs.extend(asked(import)?.filter(|asked| !needs.contains(asked)));
+        }
+        Ok(needs)
+    }
+
+    /// Of what it needs, what is not granted.
+    pub(super) fn missing(&self, settings: &Settings) -> Result<Vec<&'static str>, Refusal> {
+        let grants = granted(settings);
+        let needs = self.needs()?;
+        Ok(needs.into_iter().filter(|asked| !is_granted(asked, &grants)).collect())
+    }
+
+    /// The versions of our interfaces that it was built for.
+    pub(super) fn versions(&self) -> Vec<&str> {
+        let named = self.imports.iter().chain(&self.exports).filter(|name| name.starts_with(OURS));
+        let mut versions: Vec<_> = named.filter_map(|name| Some(name.split_once('@')?.1)).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        versions
     }
 
     /// Whether it asks for an etcd cluster.
@@ -187,26 +222,40 @@ fn check_version(name: &str) -> Result<(), Refusal> {
     if version.starts_with("0.1.") { Ok(()) } else { Err(Refusal::Version(version.to_owned())) }
 }
 
+/// What must be granted for an import; none: every plugin has it.
+fn asked(import: &str) -> Result<Option<&'static str>, Refusal> {
+    match own(import) {
+        Some("etcd") => Ok(Some("etcd")),
+        Some(interface) if FREE.contains(&interface) => Ok(None),
+        None if import.starts_with("wasi:http/") => Ok(Some("http:HOST")),
+        None if FREE_WASI.iter().any(|free| import.starts_with(free)) => Ok(None),
+        _ => Err(Refusal::UnknownImport(import.to_owned())),
+    }
+}
+
 fn check_grant(import: &str, plugin: &str, settings: &Settings, grants: &[Grant]) -> Result<(), Refusal> {
-    let (granted, asked) = match own(import) {
-        Some("etcd") => (grants.contains(&Grant::Etcd), "etcd"),
-        Some(interface) if FREE.contains(&interface) => return Ok(()),
-        None if import.starts_with("wasi:http/") => {
-            (grants.iter().any(|grant| matches!(grant, Grant::Http(_))), "http:HOST")
-        }
-        None if FREE_WASI.iter().any(|free| import.starts_with(free)) => return Ok(()),
-        _ => return Err(Refusal::UnknownImport(import.to_owned())),
-    };
-    if granted {
+    let Some(asked) = asked(import)? else { return Ok(()) };
+    if is_granted(asked, grants) {
         return Ok(());
     }
-    let all: Vec<_> = settings
-        .grant
-        .iter()
-        .map(String::as_str)
-        .chain([asked])
-        .map(|grant| format!("\"{grant}\""))
-        .collect();
-    let line = format!("`grant = [{}]` under [plugin.{plugin}]", all.join(", "));
+    let line = grant_line(plugin, settings, &[asked]);
     Err(Refusal::NotGranted { import: import.to_owned(), line })
+}
+
+fn granted(settings: &Settings) -> Vec<Grant> {
+    settings.grant.iter().filter_map(|grant| grant.parse().ok()).collect()
+}
+
+fn is_granted(asked: &str, grants: &[Grant]) -> bool {
+    match asked {
+        "etcd" => grants.contains(&Grant::Etcd),
+        _ => grants.iter().any(|grant| matches!(grant, Grant::Http(_))),
+    }
+}
+
+/// The line of configuration that grants this, besides what is granted.
+pub(super) fn grant_line(plugin: &str, settings: &Settings, asked: &[&str]) -> String {
+    let all = settings.grant.iter().map(String::as_str).chain(asked.iter().copied());
+    let all: Vec<_> = all.map(|grant| format!("\"{grant}\"")).collect();
+    format!("`grant = [{}]` under [plugin.{plugin}]", all.join(", "))
 }

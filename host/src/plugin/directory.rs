@@ -27,6 +27,26 @@ pub(super) struct File {
 pub(super) struct Content {
     pub(super) bytes: Arc<[u8]>,
     pub(super) sha256: Arc<str>,
+    pub(super) format: Format,
+}
+
+/// What is in a plugin's file, by its extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// `.wasm`
+    Wasm,
+    /// `.js`
+    Script,
+}
+
+impl Format {
+    /// With the dot.
+    pub(super) fn extension(self) -> &'static str {
+        match self {
+            Self::Wasm => ".wasm",
+            Self::Script => ".js",
+        }
+    }
 }
 
 /// By which a file is seen to have changed without reading it.
@@ -56,24 +76,29 @@ pub(super) fn look(directory: &Path, before: &Files) -> io::Result<Files> {
     let mut files = Files::new();
     for entry in listing {
         let path = entry?.path();
-        let Some(name) = plugin_name(&path) else { continue };
-        if let Some(file) = read(&path, before.get(&name)) {
-            files.insert(name, file);
+        let Some((name, format)) = plugin_name(&path) else { continue };
+        let Some(mut file) = read(&path, format, before.get(&name)) else { continue };
+        if files.contains_key(&name) {
+            let reason = format!("there are both {name}.wasm and {name}.js: remove one of them");
+            file.content = Err(reason.into());
         }
+        files.insert(name, file);
     }
     Ok(files)
 }
 
-/// The stem of a `.wasm` file. Dotfiles and editors' temporary files are none.
-pub(super) fn plugin_name(path: &Path) -> Option<Arc<str>> {
+/// The stem of a `.wasm` or `.js` file. Dotfiles and editors' temporary files are none.
+pub(super) fn plugin_name(path: &Path) -> Option<(Arc<str>, Format)> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let stem = path.file_name()?.to_str()?.strip_suffix(".wasm")?;
+    let file = path.file_name()?.to_str()?;
+    let mut formats = [Format::Wasm, Format::Script].into_iter();
+    let (stem, format) = formats.find_map(|format| Some((file.strip_suffix(format.extension())?, format)))?;
     let valid = (1..=128).contains(&stem.len()) && stem.bytes().all(is_word);
-    valid.then(|| stem.into())
+    valid.then(|| (stem.into(), format))
 }
 
 /// None: there is no such file, or a link that leads nowhere.
-fn read(path: &PathBuf, before: Option<&File>) -> Option<File> {
+fn read(path: &PathBuf, format: Format, before: Option<&File>) -> Option<File> {
     let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     let stamp = Stamp::of(&metadata);
     if let Some(before) = before.filter(|before| before.stamp == stamp && has_rested(&metadata)) {
@@ -85,9 +110,10 @@ fn read(path: &PathBuf, before: Option<&File>) -> Option<File> {
     }
     let content = fs::read(path).map(|bytes| {
         let sha256 = sha256(&bytes);
-        let known =
-            before.and_then(|before| before.content.as_ref().ok()).filter(|known| known.sha256 == sha256);
-        known.cloned().unwrap_or_else(|| Content { bytes: bytes.into(), sha256 })
+        let known = before
+            .and_then(|before| before.content.as_ref().ok())
+            .filter(|known| known.sha256 == sha256 && known.format == format);
+        known.cloned().unwrap_or_else(|| Content { bytes: bytes.into(), sha256, format })
     });
     Some(File { stamp, content: content.map_err(|error| format!("it cannot be read: {error}").into()) })
 }
@@ -115,8 +141,12 @@ mod tests {
 
     #[test]
     fn only_finished_files_name_plugins() {
-        for (file, name) in [("geo.wasm", Some("geo")), ("a-b_2.wasm", Some("a-b_2"))] {
-            assert_eq!(plugin_name(Path::new(file)).as_deref(), name);
+        for (file, name, format) in [
+            ("geo.wasm", "geo", Format::Wasm),
+            ("a-b_2.wasm", "a-b_2", Format::Wasm),
+            ("geo.js", "geo", Format::Script),
+        ] {
+            assert_eq!(plugin_name(Path::new(file)), Some((name.into(), format)));
         }
         for file in [
             ".geo.wasm",
@@ -130,6 +160,10 @@ mod tests {
             "geo.1.wasm",
             "geo.wasm.partial",
             "..data",
+            "geo.d.ts",
+            "geo.min.js",
+            "geo.js~",
+            "geo.json",
         ] {
             assert_eq!(plugin_name(Path::new(file)), None, "{file}");
         }

@@ -15,7 +15,7 @@ use wasmtime::component::{ComponentNamedList, Lower};
 use super::{
     CallError, Message, Settings,
     call::Cause,
-    instance::{Answer, Template},
+    instance::{Answer, Instance, Template},
     pool::{Call, Pick, Pool},
     stats::Stats,
     types,
@@ -184,11 +184,21 @@ impl Generation {
         answer.map_err(|text| self.said("on-response", text))
     }
 
+    /// Makes an instance and throws it away.
+    pub(super) async fn new_instance(&self) -> Result<(), CallError> {
+        self.template.new_instance().await.map(drop)
+    }
+
+    /// How many instances exist, and their linear memory in bytes.
+    pub fn instances_and_memory(&self) -> (i64, i64) {
+        self.stats.instances_and_memory()
+    }
+
     /// Tries the build out: makes its first instance and runs `lifecycle.start`, if it has one.
-    pub(super) async fn canary(&self) -> Result<(), CallError> {
-        let mut instance = match self.template.shape.waits {
-            true => self.template.instantiate_async().await?,
-            false => self.template.instantiate()?,
+    pub(super) async fn canary(&self, first: Option<Instance>) -> Result<(), CallError> {
+        let mut instance = match first {
+            Some(instance) => instance,
+            None => self.template.new_instance().await?,
         };
         instance.store.data_mut().tell_memory();
         let starts = instance.functions.start.is_some();

@@ -9,7 +9,9 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use wasmtime::ResourceLimiter;
 
-use super::{Message, OnError, capability::Capabilities, settings::Settings, stats::Use, wasi::Wasi};
+use super::{
+    Message, OnError, capability::Capabilities, script::Script, settings::Settings, stats::Use, wasi::Wasi,
+};
 
 /// What all instances of one generation share.
 pub(super) struct Plugin {
@@ -21,6 +23,8 @@ pub(super) struct Plugin {
     pub(super) capabilities: Capabilities,
     /// How long a call may take.
     pub(super) deadline: Duration,
+    /// What it runs, if it is a script.
+    pub(super) script: Option<Script>,
     /// What its instances use together.
     pub(super) use_of: Arc<Use>,
 }
@@ -39,6 +43,8 @@ pub(super) struct Guest {
     pub(super) lines: u32,
     /// The last of them that was an error: it may explain a trap.
     pub(super) last_error: Option<Box<str>>,
+    /// Where its deadline found it, if it can say.
+    pub(super) overrun: Option<Box<str>>,
     /// Linear memory and tables in use.
     pub(super) memory: Memory,
     /// What WASI needs, made when the guest first calls it.
@@ -74,6 +80,7 @@ impl Guest {
             undo: Vec::new(),
             lines: 0,
             last_error: None,
+            overrun: None,
             memory,
             wasi: None,
             told: 0,

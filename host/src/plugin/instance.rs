@@ -19,6 +19,7 @@ use super::{
     component::Shape,
     engine::TICK,
     guest::{Guest, Plugin},
+    script,
     table::TableFunctions,
     types::{Decision, Verdict},
 };
@@ -32,6 +33,7 @@ pub(super) struct Functions {
     pub(super) on_response: Function<Result<(), String>>,
     pub(super) start: Function<Result<(), String>>,
     pub(super) table: Option<TableFunctions>,
+    pub(super) load: Option<script::LoadFunction>,
 }
 
 /// A store with one instantiated component in it. On the async lane its deadline is kept outside
@@ -50,6 +52,27 @@ pub(super) struct Template {
 }
 
 impl Template {
+    /// Makes an instance on its lane.
+    pub(super) async fn new_instance(&self) -> Result<Instance, CallError> {
+        if self.shape.waits { self.instantiate_async().await } else { self.instantiate() }
+    }
+
+    /// Has a new instance read its script, and so finds out what this build is.
+    pub(super) async fn read_script(&mut self) -> Result<Instance, CallError> {
+        const LOAD: &str = "load";
+        let mut instance = self.new_instance().await?;
+        let mut message = Message::default();
+        instance.begin(&mut message, self.plugin.deadline);
+        let answer = match &instance.functions.load {
+            Some(load) => load.call(&mut instance.store, ()),
+            None => Err(MissingFunction.into()),
+        };
+        let (functions,) = instance.end(&mut message, LOAD, answer)?;
+        let functions = functions.map_err(|said| self.error(LOAD, Cause::Said(said.into())))?;
+        self.shape.kinds = script::kinds(&functions);
+        Ok(instance)
+    }
+
     /// Makes an instance on the sync lane.
     pub(super) fn instantiate(&self) -> Result<Instance, CallError> {
         let mut store = self.store();
@@ -90,6 +113,7 @@ impl Template {
     }
 
     fn functions(&self, store: &mut Store<Guest>, exports: Exports) -> Result<Functions, wasmtime::Error> {
+        let load = script::find(store, exports)?;
         let mut lookup = Lookup { store, exports, shape: &self.shape };
         Ok(Functions {
             resolve: lookup.function("registrar", "resolve")?,
@@ -97,6 +121,7 @@ impl Template {
             on_response: lookup.function("response-filter", "on-response")?,
             start: lookup.function("lifecycle", "start")?,
             table: TableFunctions::find(&mut lookup)?,
+            load,
         })
     }
 }
@@ -137,6 +162,7 @@ impl Instance {
     pub(super) fn begin(&mut self, message: &mut Message, deadline: Duration) {
         std::mem::swap(&mut self.store.data_mut().message, message);
         self.store.set_epoch_deadline(ticks(deadline));
+        self.store.data_mut().memory.refused = false;
     }
 
     /// Takes the message back, and says what became of the call.
@@ -187,7 +213,7 @@ pub(super) fn ticks(deadline: Duration) -> u64 {
 fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -> CallError {
     let memory_refused = std::mem::take(&mut guest.memory.refused);
     let cause = match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => Cause::Deadline(guest.plugin.deadline),
+        Some(Trap::Interrupt) => Cause::Deadline(guest.plugin.deadline, guest.overrun.take()),
         _ if memory_refused => Cause::Memory(guest.plugin.settings.memory),
         Some(trap) => Cause::Trap(describe(trap, error, guest.last_error.as_deref())),
         None if error.is::<MissingFunction>() => Cause::Missing,

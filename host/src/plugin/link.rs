@@ -8,6 +8,7 @@ mod ambient;
 mod body;
 mod capability;
 mod etcd;
+mod script;
 
 use wasmtime::component::{Linker, LinkerInstance};
 
@@ -38,6 +39,7 @@ fn common(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
     interface(linker, "types")?;
     interface(linker, "body")?;
     ambient::link(linker)?;
+    script::link(linker)?;
     capability::link(linker)
 }
 

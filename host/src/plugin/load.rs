@@ -12,11 +12,13 @@ use super::{
     cache::Cache,
     capability::Capabilities,
     component::{Refusal, Shape, componentize},
+    directory::{Content, Format},
     engine,
     etcd::{EtcdClient, EtcdSettings, InvalidEtcdSettings},
     guest::{Guest, Plugin},
     instance::Template,
     link,
+    script::{self, Script},
     state::{StateError, StateOptions, StateStores},
     stats::{Families, Stats, Use},
     usage,
@@ -45,6 +47,7 @@ pub(super) struct Loader {
     clusters: Arc<Clusters>,
     families: Families,
     runtime: Handle,
+    script_engine: Mutex<Option<Component>>,
 }
 
 type Clusters = Mutex<HashMap<Arc<str>, Cluster>>;
@@ -59,8 +62,7 @@ struct Cluster {
 /// A build to load.
 pub(super) struct Build<'a> {
     pub(super) name: &'a Arc<str>,
-    pub(super) bytes: &'a [u8],
-    pub(super) sha256: Arc<str>,
+    pub(super) content: &'a Content,
     pub(super) settings: Settings,
     pub(super) number: u64,
 }
@@ -89,30 +91,62 @@ impl Loader {
             families: Families::new(registry)?,
             runtime,
             engine,
+            script_engine: Mutex::default(),
         })
     }
 
     /// Compiles or loads a build, checks what it is and asks for, and tries it out. Blocks, for
     /// seconds on large components.
     pub(super) async fn load(&self, build: Build<'_>) -> Result<Generation, LoadError> {
-        let component = self.component(&build)?;
-        let shape = Shape::of(&component)?;
+        let component = self.component(build.content)?;
+        let shape = shape_of(&component, build.content.format)?;
         shape.check_grants(build.name, &build.settings)?;
-        let generation = self.generation(build, component, shape)?;
-        generation.canary().await?;
+        let (number, sha256) = (build.number, Arc::clone(&build.content.sha256));
+        let is_script = build.content.format == Format::Script;
+        let (mut template, use_of) = self.template(&build, component, shape)?;
+        let first = if is_script { Some(template.read_script().await?) } else { None };
+        let stats = Stats::new(&self.families, build.name, number, use_of);
+        let generation = Generation::new(number, sha256, template, stats);
+        generation.canary(first).await?;
         Ok(generation)
     }
 
-    fn component(&self, build: &Build<'_>) -> Result<Component, Refusal> {
-        self.cache.load(&self.engine, &build.sha256, || componentize(build.bytes))
+    /// What a build is and asks for, and how large its machine code is.
+    pub(super) fn shape(&self, content: &Content) -> Result<(Shape, usize), Refusal> {
+        let component = self.component(content)?;
+        let code = component.image_range();
+        Ok((shape_of(&component, content.format)?, code.end as usize - code.start as usize))
     }
 
-    fn generation(
+    /// Has the plugin of this name begin with nothing in its state.
+    pub(super) fn forget_state(&self, name: &str) {
+        self.states.forget(name);
+    }
+
+    fn component(&self, content: &Content) -> Result<Component, Refusal> {
+        match content.format {
+            Format::Wasm => self.cache.load(&self.engine, &content.sha256, || componentize(&content.bytes)),
+            Format::Script => self.script_engine(),
+        }
+    }
+
+    /// The engine of all scripts: compiled, or found compiled, when the first of them appears.
+    fn script_engine(&self) -> Result<Component, Refusal> {
+        let mut held = self.script_engine.lock();
+        if let Some(component) = &*held {
+            return Ok(component.clone());
+        }
+        let component =
+            self.cache.load(&self.engine, &sha256(script::ENGINE), || componentize(script::ENGINE))?;
+        Ok(held.insert(component).clone())
+    }
+
+    fn template(
         &self,
-        build: Build<'_>,
+        build: &Build<'_>,
         component: Component,
         shape: Shape,
-    ) -> Result<Generation, LoadError> {
+    ) -> Result<(Template, Arc<Use>), LoadError> {
         let options =
             StateOptions { limit: build.settings.state_limit, durable: build.settings.durable_state };
         let state = self.states.open(build.name, options)?;
@@ -127,14 +161,14 @@ impl Loader {
         let plugin = Plugin {
             name: Arc::clone(build.name),
             deadline,
-            settings: build.settings,
+            settings: build.settings.clone(),
             capabilities: Capabilities { state, etcd },
+            script: script_of(build)?,
             use_of: Arc::clone(&use_of),
         };
         let linker = if shape.waits { &self.waiting } else { &self.sync };
-        let template = Template { component, shape, linker: Arc::clone(linker), plugin: Arc::new(plugin) };
-        let stats = Stats::new(&self.families, build.name, build.number, use_of);
-        Ok(Generation::new(build.number, build.sha256, template, stats))
+        let linker = Arc::clone(linker);
+        Ok((Template { component, shape, linker, plugin: Arc::new(plugin) }, use_of))
     }
 
     fn cluster(
@@ -163,6 +197,22 @@ impl Loader {
             client.drain().await;
         }
     }
+}
+
+fn shape_of(component: &Component, format: Format) -> Result<Shape, Refusal> {
+    match format {
+        Format::Wasm => Shape::of(component),
+        Format::Script => Shape::of_script(component),
+    }
+}
+
+fn script_of(build: &Build<'_>) -> Result<Option<Script>, Refusal> {
+    if build.content.format != Format::Script {
+        return Ok(None);
+    }
+    let text = str::from_utf8(&build.content.bytes);
+    let text = text.map_err(|error| Refusal::NotText(error.valid_up_to()))?.into();
+    Ok(Some(Script { file: format!("{}{}", build.name, Format::Script.extension()).into(), text }))
 }
 
 /// The hash by which builds are told apart, in hexadecimal.

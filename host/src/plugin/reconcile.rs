@@ -14,7 +14,7 @@ use std::{
 use super::{
     Generation, PluginSet, Settings,
     builtin::{self, Builtin},
-    directory::{self, Content, Files},
+    directory::{self, Content, Files, Format},
     load::{Build, LoadError, Loader},
     published::Published,
     watch::Watch,
@@ -184,7 +184,8 @@ impl Reconciler {
     }
 
     fn embedded(&self, builtin: &Builtin) -> Content {
-        Content { bytes: builtin.bytes.into(), sha256: super::load::sha256(builtin.bytes) }
+        let sha256 = super::load::sha256(builtin.bytes);
+        Content { bytes: builtin.bytes.into(), sha256, format: Format::Wasm }
     }
 
     fn settings_of(&self, name: &str, builtin: Option<&Builtin>) -> Settings {
@@ -204,8 +205,7 @@ impl Reconciler {
         let began = Instant::now();
         let number = self.next_number;
         let sha256 = Arc::clone(&content.sha256);
-        let build =
-            Build { name, bytes: &content.bytes, sha256: sha256.clone(), settings: settings.clone(), number };
+        let build = Build { name, content, settings: settings.clone(), number };
         match self.runtime.block_on(self.loader.load(build)) {
             Ok(generation) => {
                 self.next_number += 1;

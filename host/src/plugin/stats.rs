@@ -111,7 +111,7 @@ impl Stats {
         let (label, crash) = match cause {
             Cause::Said(_) | Cause::Nonsense(_) | Cause::Fault(_) | Cause::Missing => ("error", false),
             Cause::Trap(_) => ("trap", true),
-            Cause::Deadline(_) => ("timeout", true),
+            Cause::Deadline(..) => ("timeout", true),
             Cause::Memory(_) => ("memory", true),
             Cause::Instances(_) | Cause::Pool => ("instances", false),
             Cause::Host(_) => ("host", true),

@@ -151,21 +151,28 @@ impl TableFunctions {
 
 /// The active generation of one plugin, as an adapter.
 pub struct TablePlugin {
-    plugins: Arc<Plugins>,
     name: Arc<str>,
+    active: Box<dyn Fn() -> Option<Arc<Generation>> + Send + Sync>,
 }
 
 impl TablePlugin {
     /// The plugin of this name, whether it is there already or not.
     pub fn new(plugins: Arc<Plugins>, name: &str) -> Self {
-        Self { plugins, name: name.into() }
+        let name = Arc::<str>::from(name);
+        let wanted = Arc::clone(&name);
+        let active = move || plugins.current().by_name.get(&wanted).cloned();
+        Self { name, active: Box::new(active) }
+    }
+
+    /// One build, whatever else there is.
+    pub fn of(build: Arc<Generation>) -> Self {
+        Self { name: build.name().into(), active: Box::new(move || Some(Arc::clone(&build))) }
     }
 
     fn active(&self) -> Result<Arc<Generation>, TableError> {
-        let set = self.plugins.current();
-        let found = set.by_name.get(&self.name).filter(|generation| generation.is(Kind::RoutingTable));
+        let found = (self.active)().filter(|generation| generation.is(Kind::RoutingTable));
         let missing = || format!("there is no routing-table plugin `{}` (see [table] adapter)", self.name);
-        found.cloned().ok_or_else(|| TableError::Adapter(missing()))
+        found.ok_or_else(|| TableError::Adapter(missing()))
     }
 
     async fn call<P, T>(

@@ -55,6 +55,11 @@ impl StateStores {
         Ok(store)
     }
 
+    /// Lets go of a plugin's store: the next build begins with nothing, or with what is on disk.
+    pub fn forget(&self, plugin: &str) {
+        self.by_plugin.lock().remove(plugin);
+    }
+
     /// Every store there is, by plugin, for metrics.
     pub fn all(&self) -> Vec<(String, Arc<StateStore>)> {
         let by_plugin = self.by_plugin.lock();

@@ -1,0 +1,156 @@
+//! Scripts: JavaScript files in the plugins directory.
+
+use std::time::{Duration, Instant};
+
+use message_flow_tests::{Gateway, Upstream};
+use serde_json::json;
+
+const STAMP: &str = "export function onRequest() { request.setHeader('stamp', 'MARK'); }\n\
+                     export function onResponse() { response.setHeader('stamped', 'MARK'); }\n";
+
+/// A gateway with a script and a service that uses it in every way.
+async fn gateway(script: &str, upstream: &Upstream) -> Gateway {
+    configured(script, "", upstream).await
+}
+
+async fn configured(script: &str, config: &str, upstream: &Upstream) -> Gateway {
+    let gateway = Gateway::setup().config(config).file("plugins/geo.js", script).start().await;
+    gateway.active("geo").await;
+    let servers = json!([{ "uri": upstream.uri(), "id": "one", "metadata": { "region": "eu" } }]);
+    gateway.put("chat", json!({ "servers": servers, "filters": ["geo"], "sticky": false })).await;
+    gateway.put("asked", json!({ "servers": servers, "registrar": "geo", "sticky": false })).await;
+    gateway
+}
+
+#[tokio::test]
+async fn a_script_is_what_it_exports() {
+    let upstream = Upstream::start("a").await;
+    let script = format!(
+        "{STAMP}export const resolve = () => candidates.servers().find((s) => s.metadata.region === request.header('region'))?.id\n\
+         ?? {{ reject: {{ status: 451, reason: `no server for ${{request.client()}}` }} }};"
+    );
+    let gateway = gateway(&script, &upstream).await;
+    let entry = gateway.active("geo").await;
+    assert_eq!(entry["kinds"], json!(["registrar", "request-filter", "response-filter"]), "{entry}");
+    assert_eq!(entry["lane"], "sync");
+    let reply = gateway.get("/chat/").send().await.expect(200);
+    assert_eq!((upstream.last().header("stamp"), reply.header("stamped")), ("MARK", "MARK"));
+    gateway.get("/asked/").header("region", "eu").send().await.expect(200);
+    let reply = gateway.get("/asked/").header("message-flow-client", "ann").send().await.expect(451);
+    assert!(reply.text().contains("no server for ann"), "{}", reply.text());
+}
+
+#[tokio::test]
+async fn a_saved_script_takes_effect_at_once_and_a_broken_one_is_refused() {
+    let upstream = Upstream::start("a").await;
+    let gateway = gateway(STAMP, &upstream).await;
+    let mut fastest = Duration::MAX;
+    for number in 0..5 {
+        let mark = format!("v{number}");
+        let saved = Instant::now();
+        std::fs::write(gateway.path("plugins/geo.js"), STAMP.replace("MARK", &mark)).expect("save");
+        while gateway.get("/chat/").send().await.expect(200).header("stamped") != mark {
+            assert!(saved.elapsed() < Duration::from_secs(10), "{}", gateway.log());
+        }
+        fastest = fastest.min(saved.elapsed());
+    }
+    println!("a saved script took effect after {fastest:?}");
+    gateway.drop_plugin("geo.js", "export function onRequest() {\n  request.setHeader('stamp' 1);\n}\n");
+    let entry = gateway.plugin("geo", |entry| entry["error"].is_string()).await;
+    let error = entry["error"].as_str().unwrap_or_default();
+    assert!(error.contains("geo.js:2:") && error.contains("SyntaxError"), "{error}");
+    assert_eq!(gateway.get("/chat/").send().await.expect(200).header("stamped"), "v4");
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_named_with_file_line_and_column() {
+    let upstream = Upstream::start("a").await;
+    let script = "\
+        const faults = {\n\
+          throws() { throw new TypeError('told to'); },\n\
+          value() { throw { code: 7 }; },\n\
+          missing() { return nothing.at.all; },\n\
+          loops() { for (;;) {} },\n\
+          recurses() { return faults.recurses() + 1; },\n\
+          hoards() { const all = []; for (;;) all.push('x'.repeat(65536) + all.length); },\n\
+          nonsense() { return 42; },\n\
+          promise() { return Promise.resolve(); },\n\
+          header() { request.setHeader('bad header', 'x'); },\n\
+          full() { state.set('k', 'x'.repeat(2 ** 20)); },\n\
+        };\n\
+        export function onRequest() {\n\
+          const fault = request.header('fault');\n\
+          request.setHeader('faulty', 'fine');\n\
+          return fault && faults[fault]();\n\
+        }\n";
+    let config = "[plugin.geo]\nmemory = \"16MiB\"\nstate_limit = \"64KiB\"\n";
+    let gateway = configured(script, config, &upstream).await;
+    for (fault, cause) in [
+        ("throws", "it returned an error: geo.js:2:"),
+        ("throws", "TypeError: told to"),
+        ("value", "it threw {\"code\":7}"),
+        ("missing", "ReferenceError: nothing is not defined"),
+        ("loops", "it took longer than its deadline of 50ms, at geo.js:5:"),
+        ("recurses", "geo.js:6:"),
+        ("recurses", "RangeError: Maximum call stack size exceeded"),
+        ("hoards", "geo.js:7:"),
+        ("hoards", "out of memory"),
+        ("nonsense", "geo.js: onRequest returned 42: return nothing to forward, or"),
+        ("promise", "onRequest returned a promise; a script answers at once"),
+        ("header", "set-header: `bad header` is not a header name"),
+        ("full", "Error: state is full: its limit is 65536 bytes"),
+    ] {
+        gateway.get("/chat/").header("fault", fault).send().await.expect(503);
+        let wanted = |entry: &serde_json::Value| {
+            entry["last_error"]
+                .as_str()
+                .is_some_and(|error| error.starts_with("plugin geo: on-request: ") && error.contains(cause))
+        };
+        gateway.plugin("geo", wanted).await;
+        gateway.get("/chat/").send().await.expect(200);
+        assert_eq!(upstream.last().header("faulty"), "fine", "after {fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_script_keeps_state_and_reads_its_configuration() {
+    let upstream = Upstream::start("a").await;
+    let script = "export function onRequest() {\n\
+        state.set('last', request.path());\n\
+        request.setHeader('count', String(state.add('count', 1)));\n\
+        request.setHeader('seen', JSON.stringify([state.get('last'), state.get('none') ?? null, state.scan('l'), config.entries()]));\n\
+        if (!state.swap('once', undefined, 'x')) request.addHeader('again', 'yes');\n\
+      }";
+    let config = "[plugin.geo]\nconfig = { region = \"eu\" }\n";
+    let gateway = configured(script, config, &upstream).await;
+    gateway.get("/chat/a").send().await.expect(200);
+    gateway.get("/chat/b").send().await.expect(200);
+    let last = upstream.last();
+    assert_eq!((last.header("count"), last.header("again")), ("2", "yes"));
+    assert_eq!(last.header("seen"), r#"["/b",null,[["last","/b"]],{"region":"eu"}]"#);
+}
+
+#[tokio::test]
+async fn what_is_no_plugin_is_refused_with_the_reason() {
+    let gateway = Gateway::setup()
+        .file("plugins/empty.js", "const x = 1;")
+        .file("plugins/value.js", "export const resolve = 7;")
+        .file("plugins/imports.js", "import { x } from './other.js'; export function resolve() {}")
+        .file("plugins/spins.js", "for (;;) {}")
+        .file("plugins/binary.js", b"export \xff".to_vec())
+        .file("plugins/twice.js", STAMP)
+        .plugin("twice", message_flow_tests::guests::wasm("stamp"))
+        .start()
+        .await;
+    for (name, why) in [
+        ("empty", "it exports none of resolve, onRequest, onResponse, onEvent"),
+        ("value", "value.js: `resolve` is no function"),
+        ("imports", "imports.js"),
+        ("spins", "it took longer than its deadline of 50ms, at spins.js:1:"),
+        ("binary", "its text is not UTF-8, from byte 7 on"),
+        ("twice", "there are both twice.wasm and twice.js: remove one of them"),
+    ] {
+        let entry = gateway.plugin(name, |entry| entry["error"].is_string()).await;
+        assert!(entry["error"].as_str().unwrap_or_default().contains(why), "{name}: {entry}");
+    }
+}
