@@ -7,8 +7,13 @@ use std::{
 };
 
 const TARGET: &str = "wasm32-unknown-unknown";
-/// The adapters, and what `message-flow demo` shows.
-const PLUGINS: [&str; 3] = ["message-flow-plugin-memory", "message-flow-plugin-etcd", "region-registrar"];
+/// The adapters, the HTTP registrar, and what `message-flow demo` shows.
+const PLUGINS: [&str; 4] = [
+    "message-flow-plugin-memory",
+    "message-flow-plugin-etcd",
+    "message-flow-plugin-http",
+    "region-registrar",
+];
 
 /// The engine of scripts, whose C code needs a compiler of its own.
 const SCRIPT: &str = "message-flow-plugin-script";

@@ -536,6 +536,7 @@ impl PluginConfig {
         match name {
             "memory" => plugin.state_limit = 1 << 30,
             "etcd" => plugin.grant = vec![Grant::Etcd],
+            "http" => plugin.deadline = Some(Duration::from_secs(3)),
             _ => {}
         }
         plugin

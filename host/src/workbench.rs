@@ -2,7 +2,7 @@
 //!
 //! It loads one file with the real plugin host ([`crate::plugin::Solo`]) and knows no gateway:
 //! [`scenario`] is what a test file says, [`tests`] holds a plugin against such files, [`check`] says
-//! what a file is and asks for, [`bench`] what its calls cost, and [`conformance`] what every
+//! what a file is and asks for, [`mod@bench`] what its calls cost, and [`conformance`] what every
 //! routing-table adapter must do.
 
 pub mod bench;

@@ -9,21 +9,32 @@ pub(super) struct Builtin {
     pub(super) grant: &'static [&'static str],
     /// What its configuration says where the operator's does not.
     pub(super) config: &'static [(&'static str, &'static str)],
+    /// Whether it is loaded only where `[plugin.NAME]` mentions it.
+    pub(super) on_mention: bool,
 }
 
 /// Every default plugin.
-pub(super) const ALL: [Builtin; 2] = [
+pub(super) const ALL: [Builtin; 3] = [
     Builtin {
         name: "memory",
         bytes: include_bytes!(concat!(env!("OUT_DIR"), "/message_flow_plugin_memory.wasm")),
         grant: &[],
         config: &[],
+        on_mention: false,
     },
     Builtin {
         name: "etcd",
         bytes: include_bytes!(concat!(env!("OUT_DIR"), "/message_flow_plugin_etcd.wasm")),
         grant: &["etcd"],
         config: &[("endpoints", "http://127.0.0.1:2379"), ("prefix", "/message-flow")],
+        on_mention: false,
+    },
+    Builtin {
+        name: "http",
+        bytes: include_bytes!(concat!(env!("OUT_DIR"), "/message_flow_plugin_http.wasm")),
+        grant: &[],
+        config: &[],
+        on_mention: true,
     },
 ];
 

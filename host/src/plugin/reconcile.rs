@@ -149,7 +149,8 @@ impl Reconciler {
     }
 
     fn wanted(&self, files: &Files) -> Vec<Arc<str>> {
-        let builtins = builtin::ALL.iter().map(|builtin| Arc::from(builtin.name));
+        let wanted = |builtin: &&Builtin| !builtin.on_mention || self.settings.contains_key(builtin.name);
+        let builtins = builtin::ALL.iter().filter(wanted).map(|builtin| Arc::from(builtin.name));
         let mut names: Vec<Arc<str>> = builtins.chain(files.keys().cloned()).collect();
         names.sort();
         names.dedup();

@@ -79,7 +79,7 @@ fn imports_go_one_way() {
 #[test]
 fn plugins_do_not_know_the_host() {
     let top = top();
-    let manifests = ["sdk", "sdk/client", "plugins/memory", "plugins/etcd"]
+    let manifests = ["sdk", "sdk/client", "plugins/memory", "plugins/etcd", "plugins/http", "plugins/script"]
         .map(|place| top.join(place).join("Cargo.toml"));
     for manifest in manifests {
         let text = fs::read_to_string(&manifest).expect("read a manifest");

@@ -22,6 +22,7 @@ mod fuzz;
 mod grants;
 mod harness;
 mod house;
+mod http_registrar;
 mod memory;
 mod plugin_host;
 mod plugin_tools;

@@ -83,14 +83,14 @@ async fn what_goes_wrong_is_named_with_file_line_and_column() {
           request.setHeader('faulty', 'fine');\n\
           return fault && faults[fault]();\n\
         }\n";
-    let config = "[plugin.geo]\nmemory = \"16MiB\"\nstate_limit = \"64KiB\"\n";
+    let config = "[plugin.geo]\nmemory = \"16MiB\"\nstate_limit = \"64KiB\"\ndeadline = \"2s\"\n";
     let gateway = configured(script, config, &upstream).await;
     for (fault, cause) in [
         ("throws", "it returned an error: geo.js:2:"),
         ("throws", "TypeError: told to"),
         ("value", "it threw {\"code\":7}"),
         ("missing", "ReferenceError: nothing is not defined"),
-        ("loops", "it took longer than its deadline of 50ms, at geo.js:5:"),
+        ("loops", "it took longer than its deadline of 2s, at geo.js:5:"),
         ("recurses", "geo.js:6:"),
         ("recurses", "RangeError: Maximum call stack size exceeded"),
         ("hoards", "geo.js:7:"),
@@ -133,6 +133,7 @@ async fn a_script_keeps_state_and_reads_its_configuration() {
 #[tokio::test]
 async fn what_is_no_plugin_is_refused_with_the_reason() {
     let gateway = Gateway::setup()
+        .config("[plugin.spins]\ndeadline = \"1s\"\n")
         .file("plugins/empty.js", "const x = 1;")
         .file("plugins/value.js", "export const resolve = 7;")
         .file("plugins/imports.js", "import { x } from './other.js'; export function resolve() {}")
@@ -146,7 +147,7 @@ async fn what_is_no_plugin_is_refused_with_the_reason() {
         ("empty", "it exports none of resolve, onRequest, onResponse, onEvent"),
         ("value", "value.js: `resolve` is no function"),
         ("imports", "imports.js"),
-        ("spins", "it took longer than its deadline of 50ms, at spins.js:1:"),
+        ("spins", "it took longer than its deadline of 1s, at spins.js:1:"),
         ("binary", "its text is not UTF-8, from byte 7 on"),
         ("twice", "there are both twice.wasm and twice.js: remove one of them"),
     ] {
