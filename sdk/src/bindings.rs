@@ -21,11 +21,8 @@ macro_rules! kind {
                 runtime_path: "message_flow_sdk::wit_bindgen::rt",
                 with: {
                     "message-flow:plugin/types@0.1.0": crate::bindings::imports::message_flow::plugin::types,
-                    "message-flow:plugin/body@0.1.0": crate::bindings::imports::message_flow::plugin::body,
                     "message-flow:plugin/request@0.1.0": crate::bindings::imports::message_flow::plugin::request,
-                    "message-flow:plugin/request-body@0.1.0": crate::bindings::imports::message_flow::plugin::request_body,
                     "message-flow:plugin/response@0.1.0": crate::bindings::imports::message_flow::plugin::response,
-                    "message-flow:plugin/response-body@0.1.0": crate::bindings::imports::message_flow::plugin::response_body,
                     "message-flow:plugin/event@0.1.0": crate::bindings::imports::message_flow::plugin::event,
                     "message-flow:plugin/candidates@0.1.0": crate::bindings::imports::message_flow::plugin::candidates,
                     "message-flow:plugin/log@0.1.0": crate::bindings::imports::message_flow::plugin::log,
@@ -33,7 +30,6 @@ macro_rules! kind {
                     "message-flow:plugin/state@0.1.0": crate::bindings::imports::message_flow::plugin::state,
                     "message-flow:plugin/clock@0.1.0": crate::bindings::imports::message_flow::plugin::clock,
                     "message-flow:plugin/random@0.1.0": crate::bindings::imports::message_flow::plugin::random,
-                    "message-flow:plugin/etcd@0.1.0": crate::bindings::imports::message_flow::plugin::etcd,
                 },
             });
         }
