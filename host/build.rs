@@ -29,6 +29,7 @@ fn main() {
     for watched in ["plugins", "examples/region-registrar", "sdk", "wit", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={}", workspace.join(watched).display());
     }
+    adapter(&host, &out);
     check_target();
     build(workspace, &out, &PLUGINS, STACK);
     build(workspace, &out, &[SCRIPT], SCRIPT_STACK);
@@ -37,6 +38,14 @@ fn main() {
         let built = out.join("plugins").join(TARGET).join("guest").join(&file);
         std::fs::copy(&built, out.join(&file)).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
     }
+}
+
+/// What core modules get for an operating system, assembled.
+fn adapter(host: &Path, out: &Path) {
+    let source = host.join("src/plugin/wasi/preview1.wat");
+    println!("cargo::rerun-if-changed={}", source.display());
+    let module = wat::parse_file(&source).unwrap_or_else(|error| panic!("{error}"));
+    std::fs::write(out.join("preview1.wasm"), module).expect("write to OUT_DIR");
 }
 
 /// A target that `rust-toolchain.toml` names but that is not installed would fail later, in words

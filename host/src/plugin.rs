@@ -8,6 +8,7 @@
 //! makes a component of the bytes and checks what it asks for, `cache` compiles it or finds it
 //! compiled (`script`, where it is one), `instance` and `pool` run it, `link` is what it can call.
 
+mod bare;
 mod builtin;
 mod cache;
 pub mod call;
@@ -35,6 +36,7 @@ mod types;
 mod usage;
 mod wasi;
 mod watch;
+pub mod wit;
 
 use std::{
     collections::{BTreeMap, HashMap},

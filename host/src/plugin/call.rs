@@ -34,6 +34,14 @@ pub enum Cause {
     /// The guest trapped.
     #[error("it trapped: {0}")]
     Trap(Box<str>),
+    /// The guest ended itself, with a status. What it said at that follows a comma, if it said anything.
+    #[error("it exited with status {status}{said}")]
+    Exit {
+        /// As it gave it.
+        status: u32,
+        /// Empty, or in words for people.
+        said: Box<str>,
+    },
     /// The limit `deadline`, and where it was found then if that is known.
     #[error("it took longer than its deadline of {}{}", Span(*.0), at(.1.as_deref()))]
     Deadline(Duration, Option<Box<str>>),

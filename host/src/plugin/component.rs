@@ -4,7 +4,13 @@
 use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::component::Component;
 
-use super::{Kind, Settings, capability::Grant, link::VERSION, script};
+use super::{
+    Kind, Settings, bare,
+    capability::Grant,
+    link::VERSION,
+    script,
+    wasi::preview1::{self, Adapter},
+};
 
 /// The largest file that is looked at.
 pub(super) const MAX_FILE: u64 = 128 << 20;
@@ -38,10 +44,10 @@ pub(super) enum Refusal {
 }
 
 /// A component as its bytes, after a core module was made one.
-pub(super) fn componentize(file: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, Refusal> {
+pub(super) fn componentize(file: &[u8], adapter: Adapter) -> Result<std::borrow::Cow<'_, [u8]>, Refusal> {
     match encoding(file)? {
         Encoding::Component => Ok(file.into()),
-        Encoding::Module => encode(file).map(Into::into),
+        Encoding::Module => encode(file, adapter).map(Into::into),
     }
 }
 
@@ -56,23 +62,24 @@ fn encoding(file: &[u8]) -> Result<Encoding, Refusal> {
 
 /// Makes a core module a component. The encoder takes for granted that the module is valid, and may
 /// still panic on a `component-type` section that is not: anybody's file must not end this thread.
-fn encode(module: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn encode(module: &[u8], adapter: Adapter) -> Result<Vec<u8>, Refusal> {
     let valid =
         wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all()).validate_all(module);
     valid.map_err(|error| Refusal::NotWasm(error.message().to_owned()))?;
-    std::panic::catch_unwind(|| encode_valid(module))
+    std::panic::catch_unwind(|| encode_valid(module, adapter))
         .unwrap_or_else(|_| Err(Refusal::NotComponent("its component-type section makes no sense".into())))
 }
 
-fn encode_valid(module: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let adapter = wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER;
-    let name = wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME;
+fn encode_valid(module: &[u8], adapter: Adapter) -> Result<Vec<u8>, Refusal> {
+    let described = bare::described(module)?;
+    let failed = |error: anyhow::Error| Refusal::NotComponent(format!("{error:#}"));
+    let adapter = adapter.module().map_err(failed)?;
     let encoded = wit_component::ComponentEncoder::default()
         .validate(true)
-        .module(module)
-        .and_then(|encoder| encoder.adapter(name, adapter))
+        .module(&described)
+        .and_then(|encoder| encoder.adapter(preview1::NAME, &adapter))
         .and_then(|mut encoder| encoder.encode());
-    encoded.map_err(|error| Refusal::NotComponent(format!("{error:#}")))
+    encoded.map_err(failed)
 }
 
 /// What a component is and asks for, read off its exports and imports.
@@ -92,7 +99,8 @@ pub(super) struct Shape {
     pub(super) imports: Vec<String>,
 }
 
-const OURS: &str = "message-flow:plugin/";
+/// With which the names of our interfaces start.
+pub(super) const OURS: &str = "message-flow:plugin/";
 
 /// Our interfaces that every plugin may import.
 const FREE: [&str; 13] = [
@@ -130,7 +138,8 @@ impl Shape {
     pub(super) fn of(component: &Component) -> Result<Self, Refusal> {
         let ty = component.component_type();
         let engine = component.engine();
-        let imports: Vec<_> = ty.imports(engine).map(|(name, _)| name.to_owned()).collect();
+        let imports = ty.imports(engine).map(|(name, _)| name.to_owned());
+        let imports: Vec<_> = imports.filter(|name| name != preview1::IMPORT).collect();
         let exports: Vec<_> = ty
             .exports(engine)
             .map(|(name, _)| name.to_owned())
@@ -215,7 +224,7 @@ fn kind(export: &str) -> Option<Kind> {
 }
 
 /// Before 1.0, versions are compatible that share the middle number.
-fn check_version(name: &str) -> Result<(), Refusal> {
+pub(super) fn check_version(name: &str) -> Result<(), Refusal> {
     let Some((_, version)) = name.strip_prefix(OURS).and_then(|rest| rest.split_once('@')) else {
         return Ok(());
     };

@@ -10,7 +10,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use wasmtime::ResourceLimiter;
 
 use super::{
-    Message, OnError, capability::Capabilities, script::Script, settings::Settings, stats::Use, wasi::Wasi,
+    Message, OnError,
+    capability::Capabilities,
+    script::Script,
+    settings::Settings,
+    stats::Use,
+    wasi::{Wasi, preview1::Output},
 };
 
 /// What all instances of one generation share.
@@ -45,6 +50,8 @@ pub(super) struct Guest {
     pub(super) last_error: Option<Box<str>>,
     /// Where its deadline found it, if it can say.
     pub(super) overrun: Option<Box<str>>,
+    /// What it wrote to standard output and error during this call.
+    pub(super) output: Output,
     /// Linear memory and tables in use.
     pub(super) memory: Memory,
     /// What WASI needs, made when the guest first calls it.
@@ -52,6 +59,9 @@ pub(super) struct Guest {
     /// Its memory as last told to the account of its generation.
     told: usize,
 }
+
+/// The most lines of one call that are kept.
+const LINES: u32 = 64;
 
 /// One change of a message, the other way round.
 enum Undo {
@@ -81,6 +91,7 @@ impl Guest {
             lines: 0,
             last_error: None,
             overrun: None,
+            output: Output::default(),
             memory,
             wasi: None,
             told: 0,
@@ -94,6 +105,17 @@ impl Guest {
             self.plugin.use_of.memory.fetch_add(more, Ordering::Relaxed);
             self.told = self.memory.used;
         }
+    }
+
+    /// Counts a line of this call for the log, and says whether it is to be written.
+    pub(super) fn may_log(&mut self) -> bool {
+        self.lines += 1;
+        self.lines <= LINES
+    }
+
+    /// Forgets what was said during the call.
+    pub(super) fn forget_lines(&mut self) {
+        (self.lines, self.last_error, self.output) = (0, None, Output::default());
     }
 
     /// Notes the first thing that went wrong in a host function.

@@ -183,7 +183,7 @@ impl Instance {
             Ok(answer) if !answer.is_error() => guest.keep_changes(),
             Ok(_) | Err(_) => guest.undo_changes(),
         }
-        (guest.lines, guest.last_error) = (0, None);
+        guest.forget_lines();
         guest.tell_memory();
         std::mem::swap(&mut guest.message, message);
         result
@@ -215,12 +215,23 @@ fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -
     let cause = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Cause::Deadline(guest.plugin.deadline, guest.overrun.take()),
         _ if memory_refused => Cause::Memory(guest.plugin.settings.memory),
-        Some(trap) => Cause::Trap(describe(trap, error, guest.last_error.as_deref())),
+        Some(_) if let Some(status) = guest.output.exit => exit(status, said(guest)),
+        Some(trap) => Cause::Trap(describe(trap, error, said(guest).as_deref())),
         None if error.is::<MissingFunction>() => Cause::Missing,
         None if error.is::<wasmtime::PoolConcurrencyLimitError>() => Cause::Pool,
         None => Cause::Host(format!("{error:#}").into()),
     };
     guest.error(function, cause)
+}
+
+fn exit(status: u32, said: Option<Box<str>>) -> Cause {
+    let said = said.map(|said| format!(", saying: {said}"));
+    Cause::Exit { status, said: said.unwrap_or_default().into() }
+}
+
+/// What the guest said just before it failed.
+fn said(guest: &Guest) -> Option<Box<str>> {
+    guest.last_error.clone().or_else(|| guest.output.first_error())
 }
 
 /// What the guest logged as an error just before, else the trap and the functions of the guest in

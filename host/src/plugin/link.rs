@@ -40,6 +40,7 @@ fn common(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
     interface(linker, "body")?;
     ambient::link(linker)?;
     script::link(linker)?;
+    super::wasi::preview1::link(linker)?;
     capability::link(linker)
 }
 

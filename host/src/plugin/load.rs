@@ -22,6 +22,7 @@ use super::{
     state::{StateError, StateOptions, StateStores},
     stats::{Families, Stats, Use},
     usage,
+    wasi::preview1::Adapter,
 };
 
 /// Why a build is not published.
@@ -98,7 +99,7 @@ impl Loader {
     /// Compiles or loads a build, checks what it is and asks for, and tries it out. Blocks, for
     /// seconds on large components.
     pub(super) async fn load(&self, build: Build<'_>) -> Result<Generation, LoadError> {
-        let component = self.component(build.content)?;
+        let component = self.component(build.content, Adapter::of(&build.settings))?;
         let shape = shape_of(&component, build.content.format)?;
         shape.check_grants(build.name, &build.settings)?;
         let (number, sha256) = (build.number, Arc::clone(&build.content.sha256));
@@ -113,7 +114,7 @@ impl Loader {
 
     /// What a build is and asks for, and how large its machine code is.
     pub(super) fn shape(&self, content: &Content) -> Result<(Shape, usize), Refusal> {
-        let component = self.component(content)?;
+        let component = self.component(content, Adapter::Plain)?;
         let code = component.image_range();
         Ok((shape_of(&component, content.format)?, code.end as usize - code.start as usize))
     }
@@ -123,9 +124,10 @@ impl Loader {
         self.states.forget(name);
     }
 
-    fn component(&self, content: &Content) -> Result<Component, Refusal> {
+    fn component(&self, content: &Content, adapter: Adapter) -> Result<Component, Refusal> {
+        let key = format!("{}{}", content.sha256, adapter.mark());
         match content.format {
-            Format::Wasm => self.cache.load(&self.engine, &content.sha256, || componentize(&content.bytes)),
+            Format::Wasm => self.cache.load(&self.engine, &key, || componentize(&content.bytes, adapter)),
             Format::Script => self.script_engine(),
         }
     }
@@ -136,8 +138,9 @@ impl Loader {
         if let Some(component) = &*held {
             return Ok(component.clone());
         }
-        let component =
-            self.cache.load(&self.engine, &sha256(script::ENGINE), || componentize(script::ENGINE))?;
+        let component = self
+            .cache
+            .load(&self.engine, &sha256(script::ENGINE), || componentize(script::ENGINE, Adapter::Plain))?;
         Ok(held.insert(component).clone())
     }
 

@@ -110,7 +110,7 @@ impl Stats {
     pub(super) fn count_failure(&self, cause: &Cause) {
         let (label, crash) = match cause {
             Cause::Said(_) | Cause::Nonsense(_) | Cause::Fault(_) | Cause::Missing => ("error", false),
-            Cause::Trap(_) => ("trap", true),
+            Cause::Trap(_) | Cause::Exit { .. } => ("trap", true),
             Cause::Deadline(..) => ("timeout", true),
             Cause::Memory(_) => ("memory", true),
             Cause::Instances(_) | Cause::Pool => ("instances", false),

@@ -1,8 +1,9 @@
 //! WASI for guests that import it: clocks and randomness are real, the environment is empty
 //! but for what is granted, standard output is thrown away, there are no files and no sockets.
-//! `wasi:http` goes to granted hosts only.
+//! `wasi:http` goes to granted hosts only. Core modules of preview 1 are adapted in `preview1`.
 
 mod egress;
+pub(super) mod preview1;
 
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};

@@ -19,8 +19,7 @@ type Store<'a> = StoreContextMut<'a, Guest>;
 type Linked = Result<(), wasmtime::Error>;
 type Lifted = (WasmStr, Option<WasmList<u8>>);
 
-/// The most lines of one call that are kept, and the most bytes of one line.
-const LINES: u32 = 64;
+/// The most bytes of one line.
 const LINE: usize = 4096;
 
 pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
@@ -34,8 +33,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
 
 fn log(linker: &mut Linker<Guest>) -> Linked {
     interface(linker, "log")?.func_wrap("log", |mut store: Store<'_>, (level, message): (Level, WasmStr)| {
-        store.data_mut().lines += 1;
-        if store.data().lines > LINES {
+        if !store.data_mut().may_log() {
             return Ok(());
         }
         let text = message.to_str(&store)?;
