@@ -45,12 +45,14 @@ pub async fn follow(example: &str) {
     }
 }
 
-struct Block {
-    language: String,
-    text: String,
+/// A fenced block: what it is written in, and its text.
+pub(crate) struct Block {
+    pub(crate) language: String,
+    pub(crate) text: String,
 }
 
-fn blocks(text: &str) -> Vec<Block> {
+/// The fenced blocks of a text, in order.
+pub(crate) fn blocks(text: &str) -> Vec<Block> {
     let fenced = text.split("\n```").skip(1).step_by(2);
     let split = fenced.map(|block| block.split_once('\n').unwrap_or((block, "")));
     split.map(|(language, text)| Block { language: language.trim().into(), text: text.into() }).collect()
@@ -142,7 +144,8 @@ impl Drop for Reader {
     }
 }
 
-fn repository() -> PathBuf {
+/// The top of the repository.
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the tests are a folder of the repository")

@@ -16,12 +16,20 @@ pub async fn within<T>(limit: Duration, what: impl Display, future: impl Future<
 }
 
 /// Asks until the answer is `Ok`; after [`PATIENCE`] panics with the last `Err`.
-pub async fn eventually<T, E: Display, F: Future<Output = Result<T, E>>>(mut ask: impl FnMut() -> F) -> T {
-    let end = Instant::now() + PATIENCE;
+pub async fn eventually<T, E: Display, F: Future<Output = Result<T, E>>>(ask: impl FnMut() -> F) -> T {
+    eventually_within(PATIENCE, ask).await
+}
+
+/// As [`eventually`], for what takes longer.
+pub async fn eventually_within<T, E: Display, F: Future<Output = Result<T, E>>>(
+    limit: Duration,
+    mut ask: impl FnMut() -> F,
+) -> T {
+    let end = Instant::now() + limit;
     loop {
         match ask().await {
             Ok(value) => return value,
-            Err(error) if Instant::now() > end => panic!("not within {PATIENCE:?}: {error}"),
+            Err(error) if Instant::now() > end => panic!("not within {limit:?}: {error}"),
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
     }

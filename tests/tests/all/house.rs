@@ -124,7 +124,7 @@ fn top() -> &'static Path {
 fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        if path.is_dir() && !path.ends_with("target") {
+        if path.is_dir() && !["target", "build", "node_modules"].iter().any(|made| path.ends_with(made)) {
             collect(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);

@@ -1,0 +1,311 @@
+// Write Message Flow plugins in C: one header, no library and no generator.
+//
+// Include it in one file, define what the plugin is with MF_REGISTRAR, MF_REQUEST_FILTER,
+// MF_RESPONSE_FILTER, MF_EVENT_FILTER or MF_LIFECYCLE, and compile to a core WebAssembly module.
+// What each function means is said in the files of wit/, which are the reference manual; they have
+// the same names here, with mf_ in front.
+//
+// Whatever the host hands out lives until the exported function returns, and then is gone with
+// everything that mf_allocate gave: there is nothing to free. What must last belongs into mf_state.
+#ifndef MESSAGE_FLOW_H
+#define MESSAGE_FLOW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+_Static_assert(sizeof(void *) == 4, "compile for wasm32");
+
+// Text or bytes. Not terminated by a zero; without `data` there is none at all (WIT's `none`).
+typedef struct {
+    const char *data;
+    size_t length;
+} mf_text;
+
+typedef struct { mf_text key, value; } mf_pair;
+typedef struct { const mf_text *items; size_t count; } mf_texts;
+typedef struct { const mf_pair *items; size_t count; } mf_pairs;
+
+#define MF_TEXT(literal) ((mf_text){(literal), sizeof(literal) - 1})
+#define MF_NONE ((mf_text){0, 0})
+
+static inline bool mf_is_some(mf_text text) { return text.data != 0; }
+
+static inline bool mf_equal(mf_text one, mf_text other) {
+    if (one.length != other.length) return false;
+    for (size_t at = 0; at < one.length; at++)
+        if (one.data[at] != other.data[at]) return false;
+    return true;
+}
+
+// Of a pair's value by its key; none if there is no such pair.
+static inline mf_text mf_find(mf_pairs pairs, mf_text key) {
+    for (size_t at = 0; at < pairs.count; at++)
+        if (mf_equal(pairs.items[at].key, key)) return pairs.items[at].value;
+    return MF_NONE;
+}
+
+// ---- memory -------------------------------------------------------------------------------------
+
+// Memory until the end of the call; never null: without any left, the call ends with the error
+// that names the plugin's limit.
+void *mf_allocate(size_t size, size_t align);
+
+// ---- what the host gives ------------------------------------------------------------------------
+
+#define MF_IMPORT(interface, function) \
+    __attribute__((import_module("message-flow:plugin/" interface "@0.1.0"), import_name(function)))
+
+// The host writes what it returns here, as the canonical ABI of components lays it out.
+typedef struct { uint8_t some; mf_text text; } mf_abi_option;
+typedef struct {
+    uint8_t failed;
+    union {
+        bool flag;
+        int64_t number;
+        mf_text bytes;
+        struct { uint8_t tag; union { uint64_t limit; mf_text text; } of; } error;
+    } of;
+} mf_abi_result;
+static inline mf_text mf_abi_some(mf_abi_option option) {
+    if (!option.some) return MF_NONE;
+    // Empty, and yet there.
+    return option.text.length ? option.text : (mf_text){"", 0};
+}
+#define MF_ABI_RETURN(type, call) ({ type mf_returned; call; mf_returned; })
+
+// The request at hand.
+MF_IMPORT("request", "method") void mf_abi_request_method(mf_text *);
+MF_IMPORT("request", "path") void mf_abi_request_path(mf_text *);
+MF_IMPORT("request", "query") void mf_abi_request_query(mf_abi_option *);
+MF_IMPORT("request", "authority") void mf_abi_request_authority(mf_text *);
+MF_IMPORT("request", "header") void mf_abi_request_header(const char *, size_t, mf_abi_option *);
+MF_IMPORT("request", "headers") void mf_abi_request_headers(const char *, size_t, mf_texts *);
+MF_IMPORT("request", "header-names") void mf_abi_request_header_names(mf_texts *);
+MF_IMPORT("request", "client") void mf_abi_request_client(mf_text *);
+MF_IMPORT("request", "peer") void mf_abi_request_peer(mf_text *);
+MF_IMPORT("request", "service") void mf_abi_request_service(void *);
+MF_IMPORT("request", "server") void mf_abi_request_server(mf_abi_option *);
+MF_IMPORT("request", "set-header") void mf_abi_request_set_header(const char *, size_t, const char *, size_t);
+MF_IMPORT("request", "add-header") void mf_abi_request_add_header(const char *, size_t, const char *, size_t);
+MF_IMPORT("request", "remove-header") void mf_abi_request_remove_header(const char *, size_t);
+MF_IMPORT("request", "set-path") void mf_abi_request_set_path(const char *, size_t);
+
+typedef struct { mf_text name, version; } mf_service_id;
+
+static inline mf_text mf_request_method(void) { return MF_ABI_RETURN(mf_text, mf_abi_request_method(&mf_returned)); }
+static inline mf_text mf_request_path(void) { return MF_ABI_RETURN(mf_text, mf_abi_request_path(&mf_returned)); }
+static inline mf_text mf_request_query(void) { return mf_abi_some(MF_ABI_RETURN(mf_abi_option, mf_abi_request_query(&mf_returned))); }
+static inline mf_text mf_request_authority(void) { return MF_ABI_RETURN(mf_text, mf_abi_request_authority(&mf_returned)); }
+static inline mf_text mf_request_header(mf_text name) { return mf_abi_some(MF_ABI_RETURN(mf_abi_option, mf_abi_request_header(name.data, name.length, &mf_returned))); }
+static inline mf_texts mf_request_headers(mf_text name) { return MF_ABI_RETURN(mf_texts, mf_abi_request_headers(name.data, name.length, &mf_returned)); }
+static inline mf_texts mf_request_header_names(void) { return MF_ABI_RETURN(mf_texts, mf_abi_request_header_names(&mf_returned)); }
+static inline mf_text mf_request_client(void) { return MF_ABI_RETURN(mf_text, mf_abi_request_client(&mf_returned)); }
+static inline mf_text mf_request_peer(void) { return MF_ABI_RETURN(mf_text, mf_abi_request_peer(&mf_returned)); }
+static inline mf_service_id mf_request_service(void) {
+    struct { mf_text name; mf_abi_option version; } id;
+    mf_abi_request_service(&id);
+    return (mf_service_id){id.name, mf_abi_some(id.version)};
+}
+static inline mf_text mf_request_server(void) { return mf_abi_some(MF_ABI_RETURN(mf_abi_option, mf_abi_request_server(&mf_returned))); }
+static inline void mf_request_set_header(mf_text name, mf_text value) { mf_abi_request_set_header(name.data, name.length, value.data, value.length); }
+static inline void mf_request_add_header(mf_text name, mf_text value) { mf_abi_request_add_header(name.data, name.length, value.data, value.length); }
+static inline void mf_request_remove_header(mf_text name) { mf_abi_request_remove_header(name.data, name.length); }
+static inline void mf_request_set_path(mf_text path_and_query) { mf_abi_request_set_path(path_and_query.data, path_and_query.length); }
+
+// The response at hand.
+MF_IMPORT("response", "status") uint32_t mf_abi_response_status(void);
+MF_IMPORT("response", "header") void mf_abi_response_header(const char *, size_t, mf_abi_option *);
+MF_IMPORT("response", "headers") void mf_abi_response_headers(const char *, size_t, mf_texts *);
+MF_IMPORT("response", "header-names") void mf_abi_response_header_names(mf_texts *);
+MF_IMPORT("response", "set-status") void mf_abi_response_set_status(uint32_t);
+MF_IMPORT("response", "set-header") void mf_abi_response_set_header(const char *, size_t, const char *, size_t);
+MF_IMPORT("response", "add-header") void mf_abi_response_add_header(const char *, size_t, const char *, size_t);
+MF_IMPORT("response", "remove-header") void mf_abi_response_remove_header(const char *, size_t);
+
+static inline uint16_t mf_response_status(void) { return (uint16_t)mf_abi_response_status(); }
+static inline mf_text mf_response_header(mf_text name) { return mf_abi_some(MF_ABI_RETURN(mf_abi_option, mf_abi_response_header(name.data, name.length, &mf_returned))); }
+static inline mf_texts mf_response_headers(mf_text name) { return MF_ABI_RETURN(mf_texts, mf_abi_response_headers(name.data, name.length, &mf_returned)); }
+static inline mf_texts mf_response_header_names(void) { return MF_ABI_RETURN(mf_texts, mf_abi_response_header_names(&mf_returned)); }
+static inline void mf_response_set_status(uint16_t status) { mf_abi_response_set_status(status); }
+static inline void mf_response_set_header(mf_text name, mf_text value) { mf_abi_response_set_header(name.data, name.length, value.data, value.length); }
+static inline void mf_response_add_header(mf_text name, mf_text value) { mf_abi_response_add_header(name.data, name.length, value.data, value.length); }
+static inline void mf_response_remove_header(mf_text name) { mf_abi_response_remove_header(name.data, name.length); }
+
+// The bodies of both. A plugin that uses these runs on the async lane.
+typedef enum { MF_BODY_TOO_LARGE, MF_BODY_INCOMPLETE, MF_BODY_UNAVAILABLE, MF_BODY_OTHER, MF_BODY_OK } mf_body_outcome;
+MF_IMPORT("request-body", "read") void mf_abi_request_body_read(uint64_t, mf_abi_result *);
+MF_IMPORT("request-body", "replace") void mf_abi_request_body_replace(const char *, size_t, mf_abi_result *);
+MF_IMPORT("response-body", "read") void mf_abi_response_body_read(uint64_t, mf_abi_result *);
+MF_IMPORT("response-body", "replace") void mf_abi_response_body_replace(const char *, size_t, mf_abi_result *);
+
+static inline mf_body_outcome mf_abi_body(mf_abi_result result) { return result.failed ? (mf_body_outcome)result.of.error.tag : MF_BODY_OK; }
+static inline mf_body_outcome mf_request_body_read(uint64_t limit, mf_text *body) {
+    mf_abi_result result = MF_ABI_RETURN(mf_abi_result, mf_abi_request_body_read(limit, &mf_returned));
+    *body = result.failed ? MF_NONE : result.of.bytes;
+    return mf_abi_body(result);
+}
+static inline mf_body_outcome mf_request_body_replace(mf_text body) { return mf_abi_body(MF_ABI_RETURN(mf_abi_result, mf_abi_request_body_replace(body.data, body.length, &mf_returned))); }
+static inline mf_body_outcome mf_response_body_read(uint64_t limit, mf_text *body) {
+    mf_abi_result result = MF_ABI_RETURN(mf_abi_result, mf_abi_response_body_read(limit, &mf_returned));
+    *body = result.failed ? MF_NONE : result.of.bytes;
+    return mf_abi_body(result);
+}
+static inline mf_body_outcome mf_response_body_replace(mf_text body) { return mf_abi_body(MF_ABI_RETURN(mf_abi_result, mf_abi_response_body_replace(body.data, body.length, &mf_returned))); }
+
+// The event at hand.
+MF_IMPORT("event", "topic") void mf_abi_event_topic(mf_text *);
+MF_IMPORT("event", "payload") void mf_abi_event_payload(mf_text *);
+MF_IMPORT("event", "attribute") void mf_abi_event_attribute(const char *, size_t, mf_abi_option *);
+MF_IMPORT("event", "client") void mf_abi_event_client(mf_text *);
+MF_IMPORT("event", "set-payload") void mf_abi_event_set_payload(const char *, size_t);
+MF_IMPORT("event", "set-attribute") void mf_abi_event_set_attribute(const char *, size_t, const char *, size_t);
+
+static inline mf_text mf_event_topic(void) { return MF_ABI_RETURN(mf_text, mf_abi_event_topic(&mf_returned)); }
+static inline mf_text mf_event_payload(void) { return MF_ABI_RETURN(mf_text, mf_abi_event_payload(&mf_returned)); }
+static inline mf_text mf_event_attribute(mf_text name) { return mf_abi_some(MF_ABI_RETURN(mf_abi_option, mf_abi_event_attribute(name.data, name.length, &mf_returned))); }
+static inline mf_text mf_event_client(void) { return MF_ABI_RETURN(mf_text, mf_abi_event_client(&mf_returned)); }
+static inline void mf_event_set_payload(mf_text payload) { mf_abi_event_set_payload(payload.data, payload.length); }
+static inline void mf_event_set_attribute(mf_text name, mf_text value) { mf_abi_event_set_attribute(name.data, name.length, value.data, value.length); }
+
+// Whom a registrar may choose among.
+typedef struct {
+    mf_text id, uri;
+    uint32_t weight;
+    bool healthy;
+    uint32_t in_flight;
+    mf_pairs metadata;
+} mf_server;
+typedef struct { const mf_server *items; size_t count; } mf_servers;
+_Static_assert(sizeof(mf_server) == 36, "as the canonical ABI lays it out");
+
+MF_IMPORT("candidates", "servers") void mf_abi_candidates_servers(mf_servers *);
+static inline mf_servers mf_candidates_servers(void) { return MF_ABI_RETURN(mf_servers, mf_abi_candidates_servers(&mf_returned)); }
+
+// The router's log, what the operator configured, the time, chance.
+typedef enum { MF_TRACE, MF_DEBUG, MF_INFO, MF_WARN, MF_ERROR } mf_level;
+MF_IMPORT("log", "log") void mf_abi_log(uint32_t, const char *, size_t);
+MF_IMPORT("config", "get") void mf_abi_config_get(const char *, size_t, mf_abi_option *);
+MF_IMPORT("config", "entries") void mf_abi_config_entries(mf_pairs *);
+MF_IMPORT("clock", "now") uint64_t mf_clock_now(void);
+MF_IMPORT("clock", "monotonic") uint64_t mf_clock_monotonic(void);
+MF_IMPORT("random", "next") uint64_t mf_random_next(void);
+
+static inline void mf_log(mf_level level, mf_text message) { mf_abi_log(level, message.data, message.length); }
+static inline mf_text mf_config_get(mf_text key) { return mf_abi_some(MF_ABI_RETURN(mf_abi_option, mf_abi_config_get(key.data, key.length, &mf_returned))); }
+static inline mf_pairs mf_config_entries(void) { return MF_ABI_RETURN(mf_pairs, mf_abi_config_entries(&mf_returned)); }
+
+// What the plugin remembers.
+typedef enum { MF_STATE_FULL, MF_STATE_NOT_A_NUMBER, MF_STATE_OTHER, MF_STATE_OK } mf_state_outcome;
+MF_IMPORT("state", "get") void mf_abi_state_get(const char *, size_t, mf_abi_option *);
+MF_IMPORT("state", "set") void mf_abi_state_set(const char *, size_t, const char *, size_t, mf_abi_result *);
+MF_IMPORT("state", "delete") uint32_t mf_abi_state_delete(const char *, size_t);
+MF_IMPORT("state", "swap") void mf_abi_state_swap(const char *, size_t, uint32_t, const char *, size_t, uint32_t, const char *, size_t, mf_abi_result *);
+MF_IMPORT("state", "add") void mf_abi_state_add(const char *, size_t, int64_t, uint32_t, uint64_t, mf_abi_result *);
+MF_IMPORT("state", "scan") void mf_abi_state_scan(const char *, size_t, uint32_t, const char *, size_t, uint32_t, mf_pairs *);
+
+static inline mf_state_outcome mf_abi_state(mf_abi_result result) { return result.failed ? (mf_state_outcome)result.of.error.tag : MF_STATE_OK; }
+static inline mf_text mf_state_get(mf_text key) { return mf_abi_some(MF_ABI_RETURN(mf_abi_option, mf_abi_state_get(key.data, key.length, &mf_returned))); }
+static inline mf_state_outcome mf_state_set(mf_text key, mf_text value) { return mf_abi_state(MF_ABI_RETURN(mf_abi_result, mf_abi_state_set(key.data, key.length, value.data, value.length, &mf_returned))); }
+static inline bool mf_state_delete(mf_text key) { return mf_abi_state_delete(key.data, key.length) != 0; }
+// MF_NONE for `expected`: absent; for `value`: delete.
+static inline mf_state_outcome mf_state_swap(mf_text key, mf_text expected, mf_text value, bool *swapped) {
+    mf_abi_result result;
+    mf_abi_state_swap(key.data, key.length, mf_is_some(expected), expected.data, expected.length, mf_is_some(value), value.data, value.length, &result);
+    *swapped = !result.failed && result.of.flag;
+    return mf_abi_state(result);
+}
+// Without a time to live: 0.
+static inline mf_state_outcome mf_state_add(mf_text key, int64_t amount, uint64_t ttl_ms, int64_t *sum) {
+    mf_abi_result result;
+    mf_abi_state_add(key.data, key.length, amount, ttl_ms != 0, ttl_ms, &result);
+    *sum = result.failed ? 0 : result.of.number;
+    return mf_abi_state(result);
+}
+static inline mf_pairs mf_state_scan(mf_text prefix, mf_text after, uint32_t limit) {
+    return MF_ABI_RETURN(mf_pairs, mf_abi_state_scan(prefix.data, prefix.length, mf_is_some(after), after.data, after.length, limit, &mf_returned));
+}
+
+// ---- what a plugin gives ------------------------------------------------------------------------
+
+// An answer of any exported function, as the canonical ABI lays out the longest of them.
+typedef struct {
+    uint8_t failed;
+    union {
+        mf_text error;
+        struct { uint8_t tag; union { mf_text text; struct { uint16_t status; mf_text reason; } rejection; } of; } ok;
+    } of;
+} mf_answer;
+
+// The call fails, with a text for the operator.
+static inline mf_answer mf_error(mf_text text) { return (mf_answer){.failed = 1, .of.error = text}; }
+
+// A registrar's: a server's id or URI; no opinion; an answer to the client in place of a server's.
+static inline mf_answer mf_server_named(mf_text id) { return (mf_answer){.of.ok = {.tag = 0, .of.text = id}}; }
+static inline mf_answer mf_pass(void) { return (mf_answer){.of.ok = {.tag = 1}}; }
+static inline mf_answer mf_reject(uint16_t status, mf_text reason) { return (mf_answer){.of.ok = {.tag = 2, .of.rejection = {status, reason}}}; }
+
+// A request filter's: send it on; answer it.
+static inline mf_answer mf_forward(void) { return (mf_answer){.of.ok = {.tag = 0}}; }
+static inline mf_answer mf_respond(uint16_t status, mf_text reason) { return (mf_answer){.of.ok = {.tag = 1, .of.rejection = {status, reason}}}; }
+
+// A response filter's, and `lifecycle.start`'s.
+static inline mf_answer mf_done(void) { return (mf_answer){0}; }
+
+// An event filter's.
+static inline mf_answer mf_accept(void) { return (mf_answer){.of.ok = {.tag = 0}}; }
+static inline mf_answer mf_drop(void) { return (mf_answer){.of.ok = {.tag = 1}}; }
+static inline mf_answer mf_redirect(mf_text topic) { return (mf_answer){.of.ok = {.tag = 2, .of.text = topic}}; }
+static inline mf_answer mf_refuse(mf_text reason) { return (mf_answer){.of.ok = {.tag = 3, .of.text = reason}}; }
+
+// Makes a function `mf_answer name(void)` the plugin's.
+#define MF_REGISTRAR(function) MF_ABI_EXPORT("registrar@0.1.0#resolve", mf_abi_resolve, function)
+#define MF_REQUEST_FILTER(function) MF_ABI_EXPORT("request-filter@0.1.0#on-request", mf_abi_on_request, function)
+#define MF_RESPONSE_FILTER(function) MF_ABI_EXPORT("response-filter@0.1.0#on-response", mf_abi_on_response, function)
+#define MF_EVENT_FILTER(function) MF_ABI_EXPORT("event-filter@0.1.0#on-event", mf_abi_on_event, function)
+#define MF_LIFECYCLE(function) MF_ABI_EXPORT("lifecycle@0.1.0#start", mf_abi_start, function)
+
+#define MF_ABI_EXPORT(name, symbol, function)                                                  \
+    __attribute__((export_name("message-flow:plugin/" name))) const mf_answer *symbol(void) { \
+        static mf_answer answer;                                                               \
+        mf_abi_forget();                                                                       \
+        answer = function();                                                                   \
+        return &answer;                                                                        \
+    }
+
+// ---- memory: a pile that each call begins anew ----------------------------------------------------
+
+static uintptr_t mf_abi_first, mf_abi_next;
+static inline void mf_abi_forget(void) { mf_abi_next = mf_abi_first; }
+
+#ifndef MF_NO_ALLOCATOR
+// A pile of its own, beside malloc's: what it takes from the system is taken once and used again.
+#define MF_ABI_PAGE ((uintptr_t)65536)
+static uintptr_t mf_abi_end;
+
+void *mf_allocate(size_t size, size_t align) {
+    uintptr_t start = (mf_abi_next + align - 1) & ~(uintptr_t)(align - 1);
+    if (start < mf_abi_next || size > UINTPTR_MAX - MF_ABI_PAGE - start) __builtin_trap();
+    if (start + size > mf_abi_end) {
+        // Whoever else grew the memory since then has what lies behind: begin again there.
+        if ((uintptr_t)__builtin_wasm_memory_size(0) * MF_ABI_PAGE != mf_abi_end) {
+            start = (uintptr_t)__builtin_wasm_memory_size(0) * MF_ABI_PAGE;
+            mf_abi_first = mf_abi_end = start;
+        }
+        uintptr_t pages = (start + size - mf_abi_end + MF_ABI_PAGE - 1) / MF_ABI_PAGE;
+        if (__builtin_wasm_memory_grow(0, pages) == SIZE_MAX) __builtin_trap();
+        mf_abi_end += pages * MF_ABI_PAGE;
+    }
+    mf_abi_next = start + size;
+    return (void *)start;
+}
+
+// Called by the host for what it hands out.
+__attribute__((export_name("cabi_realloc"))) void *mf_abi_realloc(void *before, size_t had, size_t align, size_t size) {
+    char *after = mf_allocate(size, align);
+    for (size_t at = 0; at < had && at < size; at++) after[at] = ((const char *)before)[at];
+    return after;
+}
+#endif
+
+#endif

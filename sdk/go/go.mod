@@ -1,0 +1,3 @@
+module message-flow/sdk
+
+go 1.25

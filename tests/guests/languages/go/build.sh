@@ -1,0 +1,1 @@
+make -f ../../../../examples/go/Makefile build/faulty.wasm build/greedy.wasm
