@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use message_flow::config::Overrides;
+use message_flow::{
+    config::Overrides,
+    workbench::new::{Language, NewKind},
+};
 
 /// A programmable gateway: routes every message to the right service, by rules that you write.
 #[derive(Parser)]
@@ -44,6 +47,17 @@ pub(crate) enum Command {
 /// What to do with a plugin.
 #[derive(Clone, Subcommand)]
 pub(crate) enum PluginCommand {
+    /// Begin a plugin: a directory that builds with one command and passes its own test.
+    New {
+        /// In which language.
+        #[arg(long)]
+        lang: Language,
+        /// What it is to be.
+        #[arg(long)]
+        kind: NewKind,
+        /// Its name, and the directory's.
+        name: String,
+    },
     /// Say what a plugin is and asks for, and whether it starts; exits with 0, or with 64 and why not.
     Check {
         /// The plugin: NAME.wasm.

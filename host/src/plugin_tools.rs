@@ -8,7 +8,7 @@ use message_flow::{
     gateway::{Scratch, settings_of},
     plugin::{Kind, Settings, Solo, table::TablePlugin},
     telemetry,
-    workbench::{Target, WorkbenchError, bench, check, conformance, tests},
+    workbench::{Target, WorkbenchError, bench, check, conformance, new::Project, tests},
 };
 use tokio::runtime::Handle;
 
@@ -23,6 +23,7 @@ pub(crate) fn run(command: &PluginCommand, config: &Config) -> anyhow::Result<Ex
     telemetry::log_to_stderr(&LogConfig { filter: "error".to_owned(), ..config.log.clone() });
     let done = control()?.block_on(async {
         match command {
+            PluginCommand::New { lang, kind, name } => create(&Project::new(name, *lang, *kind)?),
             PluginCommand::Check { file } => check_file(file, config).await,
             PluginCommand::Test { path, conformance } => test(path, *conformance, config).await,
             PluginCommand::Bench { path, seconds } => {
@@ -34,6 +35,15 @@ pub(crate) fn run(command: &PluginCommand, config: &Config) -> anyhow::Result<Ex
         eprintln!("{error:#}");
         ExitCode::from(INVALID)
     }))
+}
+
+fn create(project: &Project) -> anyhow::Result<ExitCode> {
+    project.write(Path::new("."))?;
+    println!("{}. Build it, test it, and drop it where the gateway looks:\n", project.what());
+    println!("    {}", project.build());
+    println!("    message-flow plugin test {}", project.built());
+    println!("    cp {} plugins/", project.built());
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A plugin with what the configuration says of it.

@@ -1,4 +1,4 @@
-//! The plugin author's workbench: `message-flow plugin check`, `test` and `bench`.
+//! The plugin author's workbench: `message-flow plugin new`, `check`, `test` and `bench`.
 //!
 //! It loads one file with the real plugin host ([`crate::plugin::Solo`]) and knows no gateway:
 //! [`scenario`] is what a test file says, [`tests`] holds a plugin against such files, [`check`] says
@@ -9,6 +9,7 @@ pub mod bench;
 pub mod check;
 pub mod conformance;
 mod find;
+pub mod new;
 pub mod scenario;
 mod stage;
 pub mod tests;
