@@ -32,7 +32,6 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
-    explain::{Explanation, Question},
     problem::Problem,
     serve::{BindError, Listener, serve},
 };
@@ -41,7 +40,7 @@ use crate::{
     discovery::Discovery,
     drain::Drain,
     plugin::Plugins,
-    resolve::Health,
+    resolve::{Explanation, Health, Question},
     table::{Table, adapter::Revision, record::ServerUri},
 };
 

@@ -36,16 +36,17 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::{
     listener::{self, BoxError, Connection, Handler, ListenError, ListenerOptions, Phase, Running},
-    table::{Assignments, ServiceId},
+    resolve::{Explanation, Question},
+    table::Assignments,
     upstream::{Endpoints, Pools},
 };
 
-pub use explain::{Explanation, Unexplained};
+pub use explain::Unexplained;
 pub use metrics::Metrics;
 pub use plan::{Compiler, Plan, Planner};
 pub use reply::Reply;
@@ -87,14 +88,9 @@ impl Proxy {
         self.running.open_connections()
     }
 
-    /// Where a message of this client to this service would go, and why. Changes nothing.
-    pub async fn explain(
-        &self,
-        service: &ServiceId,
-        client: &str,
-        headers: HeaderMap,
-    ) -> Result<Explanation, Unexplained> {
-        self.parts.explain(service, client, headers).await
+    /// Where a message would go, and why. Changes nothing.
+    pub async fn explain(&self, question: Question) -> Result<Explanation, Unexplained> {
+        self.parts.explain(question).await
     }
 
     /// Accepts nothing more, finishes what runs, and cuts off what still runs after `grace`.
@@ -105,15 +101,9 @@ impl Proxy {
 
 impl Parts {
     /// As [`Proxy::explain`].
-    pub async fn explain(
-        &self,
-        service: &ServiceId,
-        client: &str,
-        headers: HeaderMap,
-    ) -> Result<Explanation, Unexplained> {
+    pub async fn explain(&self, question: Question) -> Result<Explanation, Unexplained> {
         let plan = self.plan.load_full();
-        explain::explain(&plan, &self.assignments, &self.endpoints, (service, client), headers, unix_now())
-            .await
+        explain::explain(&plan, &self.assignments, &self.endpoints, question, unix_now()).await
     }
 }
 

@@ -13,6 +13,7 @@
 //! call it, with different [`Sources`]. It knows only the types of `table`: no socket, no plugin,
 //! no clock.
 
+mod explanation;
 mod pick;
 mod standing;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::table::{
     view::{Server, Service},
 };
 
+pub use explanation::{Explanation, Question};
 pub use pick::Unavailable;
 use standing::Standing;
 pub use trace::{Step, Trace, TraceLine, Untraced};

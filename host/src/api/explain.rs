@@ -3,9 +3,8 @@
 use axum::{
     Json,
     extract::State as Shared,
-    http::{HeaderMap, HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, Method, uri::PathAndQuery},
 };
-use serde::Serialize;
 
 use super::{
     State,
@@ -16,45 +15,8 @@ use super::{
 };
 use crate::{
     auth::Action,
-    resolve::{Step, TraceLine},
-    table::record::ServiceId,
+    resolve::{Explanation, Question},
 };
-
-/// A message that is not sent.
-#[derive(Clone, Debug)]
-pub struct Question {
-    /// Where to; without a version, the release decides.
-    pub service: ServiceId,
-    /// The client id.
-    pub client: String,
-    /// What a registrar would see.
-    pub headers: HeaderMap,
-}
-
-/// Where a message would go, and why.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Explanation {
-    /// With the version that was chosen.
-    #[schema(value_type = String)]
-    pub service: ServiceId,
-    /// The client id.
-    pub client: String,
-    /// The URI; null if it would go nowhere.
-    pub server: Option<String>,
-    /// The server's id, if it is in the server list.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_id: Option<String>,
-    /// The step that decided.
-    pub step: Option<Step>,
-    /// The status that the client would get instead.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    /// Why the client would get that.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Every step that was taken, and what came of it.
-    pub trace: Vec<TraceLine>,
-}
 
 /// Says where a message would go, and why, by the code that routes; sends and changes nothing.
 #[utoipa::path(
@@ -62,6 +24,8 @@ pub struct Explanation {
     params(
         ("service" = String, Query, description = "`chat` or `chat@2`"),
         ("client" = String, Query, description = "The client id"),
+        ("method" = Option<String>, Query, description = "As the registrar sees it; `GET` if it is not given"),
+        ("path" = Option<String>, Query, description = "As the server would get it; `/` if it is not given"),
         ("header" = Option<Vec<String>>, Query, description = "`NAME:VALUE`, for the registrar to see; may be repeated"),
     ),
     responses((status = 200, body = Explanation), (status = 404, body = Problem)),
@@ -80,17 +44,17 @@ pub(super) async fn explain(
 
 fn question(query: Vec<(String, String)>) -> Result<Question, Problem> {
     let (mut service, mut client) = (None, None);
-    let mut headers = HeaderMap::new();
+    let (mut method, mut path, mut headers) = (None, None, Vec::new());
     for (key, value) in query {
         match key.as_str() {
             "service" => service = Some(service_id(&value)?),
             "client" => client = Some(value),
-            "header" => {
-                let (name, value) = header(&value)?;
-                headers.append(name, value);
-            }
+            "method" => method = Some(parsed::<Method>(&key, &value, "a method, such as POST")?),
+            "path" => path = Some(target(&value)?),
+            "header" => headers.push(header(&value)?),
             _ => {
-                return Err(malformed(&key, "nothing: known here are service, client and header"));
+                let known = "nothing: known here are service, client, method, path and header";
+                return Err(malformed(&key, known));
             }
         }
     }
@@ -98,7 +62,20 @@ fn question(query: Vec<(String, String)>) -> Result<Question, Problem> {
         service.ok_or_else(|| malformed("service", "the service, as in ?service=chat&client=ann"))?;
     let client =
         client.ok_or_else(|| malformed("client", "the client id, as in ?service=chat&client=ann"))?;
-    Ok(Question { service, client, headers })
+    let mut question = Question::new(service, client);
+    question.method = method.unwrap_or(question.method);
+    question.path = path.unwrap_or(question.path);
+    question.headers.extend(headers);
+    Ok(question)
+}
+
+fn parsed<T: std::str::FromStr>(key: &str, value: &str, expected: &str) -> Result<T, Problem> {
+    value.parse().map_err(|_| malformed(key, expected))
+}
+
+fn target(text: &str) -> Result<PathAndQuery, Problem> {
+    let expected = "a path, such as /rooms?kind=open";
+    if text.starts_with('/') { parsed("path", text, expected) } else { Err(malformed("path", expected)) }
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), Problem> {
@@ -125,11 +102,16 @@ mod tests {
         let asked = ask(&[("service", "chat@2"), ("client", "a"), ("header", "x-y: z")]).unwrap();
         assert_eq!((asked.service.as_str(), asked.client.as_str()), ("chat@2", "a"));
         assert_eq!(asked.headers["x-y"], "z");
+        assert_eq!((asked.method, asked.path.as_str()), (Method::GET, "/"));
+        let asked = ask(&[("service", "a"), ("client", "a"), ("method", "POST"), ("path", "/b?c")]).unwrap();
+        assert_eq!((asked.method, asked.path.as_str()), (Method::POST, "/b?c"));
         for query in [
             &[("service", "chat")][..],
             &[("client", "a")],
             &[("service", "a b"), ("client", "a")],
             &[("service", "a"), ("client", "a"), ("header", "x")],
+            &[("service", "a"), ("client", "a"), ("method", "G T")],
+            &[("service", "a"), ("client", "a"), ("path", "b")],
             &[("service", "a"), ("client", "a"), ("clint", "a")],
         ] {
             assert!(ask(query).is_err(), "{query:?}");

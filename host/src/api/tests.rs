@@ -14,7 +14,7 @@ use crate::{
     config::{ApiConfig, Config, Overrides},
     drain::{Trigger, drain},
     plugin::{self, table::TablePlugin},
-    resolve::{Step, TraceLine},
+    resolve::{Explanation, Question, Step, TraceLine},
     table,
 };
 

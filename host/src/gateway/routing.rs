@@ -6,10 +6,10 @@ use futures_util::future::BoxFuture;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    api::{Explanation, Question, Routing},
+    api::Routing,
     proxy::Parts,
     release::guard::{Counts, Seen},
-    resolve::Health,
+    resolve::{Explanation, Health, Question},
     table::{ServiceId, adapter::Revision, record::ServerUri},
 };
 
@@ -38,20 +38,7 @@ impl Counts for Router {
 
 impl Routing for Router {
     fn explain(&self, question: Question) -> BoxFuture<'_, Option<Explanation>> {
-        Box::pin(async move {
-            let Question { service, client, headers, .. } = question;
-            let explained = self.parts.explain(&service, &client, headers).await.ok()?;
-            Some(Explanation {
-                service: explained.service,
-                client: explained.client,
-                server: explained.server,
-                server_id: explained.server_id,
-                step: explained.step,
-                status: None,
-                reason: explained.refusal,
-                trace: explained.trace,
-            })
-        })
+        Box::pin(async move { self.parts.explain(question).await.ok() })
     }
 
     fn follows(&self, revision: Revision) -> BoxFuture<'_, ()> {

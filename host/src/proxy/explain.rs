@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, request::Parts};
+use http::{Request, StatusCode, request::Parts};
 
 use super::{
     identify::ClientId,
@@ -13,7 +13,9 @@ use super::{
     version::Unversioned,
 };
 use crate::{
-    resolve::{self, Asked, Health, OnError, Outcome, Sources, Step, Target, TraceLine},
+    resolve::{
+        self, Asked, Explanation, Health, OnError, Outcome, Question, Sources, Step, Target, TraceLine,
+    },
     table::{
         Assignments, Server, ServiceId, TableError,
         adapter::{Assignment, Condition},
@@ -21,25 +23,6 @@ use crate::{
     },
     upstream::Endpoints,
 };
-
-/// Where a message would go and why.
-#[derive(Clone, Debug)]
-pub struct Explanation {
-    /// With the version that was chosen.
-    pub service: ServiceId,
-    /// Whose message.
-    pub client: String,
-    /// The URI of the server; none if there is none.
-    pub server: Option<String>,
-    /// The server's id, if it is of the server list.
-    pub server_id: Option<String>,
-    /// The step that decided; none if none did.
-    pub step: Option<Step>,
-    /// What each step came to, in order.
-    pub trace: Vec<TraceLine>,
-    /// What the client would get instead.
-    pub refusal: Option<String>,
-}
 
 /// Why there is nothing to explain.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -52,36 +35,37 @@ pub enum Unexplained {
     Unreleased(ServiceId),
 }
 
-/// Explains; see the module. The registrar sees a `GET /` with these headers.
+/// Explains; see the module.
 pub async fn explain(
     plan: &Plan,
     assignments: &Assignments,
     endpoints: &Endpoints,
-    (service, client): (&ServiceId, &str),
-    headers: HeaderMap,
+    question: Question,
     now: u64,
 ) -> Result<Explanation, Unexplained> {
     let mut trace = Vec::new();
-    let chosen = match plan.find(service.as_str()) {
+    let Question { service: asked, client, method, path, headers } = question;
+    let service = match plan.find(asked.as_str()) {
         Found::Service(found) => {
-            if found.service.id != *service {
+            if found.service.id != asked {
                 let outcome = format!("{}: the only one that is live", found.service.id);
                 trace.push(TraceLine { step: Step::Version, outcome });
             }
             found.clone()
         }
         Found::Released(release) => {
-            let unversioned = Unversioned { plan, release, assignments, client, headers: &headers, now };
-            let found = unversioned.explain(&mut trace).await;
-            found.ok_or_else(|| Unexplained::Unreleased(service.clone()))?
+            let unversioned =
+                Unversioned { plan, release, assignments, client: &client, headers: &headers, now };
+            unversioned.explain(&mut trace).await.ok_or(Unexplained::Unreleased(asked))?
         }
-        Found::Unreleased => return Err(Unexplained::Unreleased(service.clone())),
-        Found::Unknown => return Err(Unexplained::Unknown(service.clone())),
+        Found::Unreleased => return Err(Unexplained::Unreleased(asked)),
+        Found::Unknown => return Err(Unexplained::Unknown(asked)),
     };
-    let service = chosen;
     let client = ClientId::Text(client.into());
     let known = Known { plan: &service, client: &client, assignments, now };
     let mut head = Request::new(()).into_parts().0;
+    head.method = method;
+    head.uri = path.into();
     head.headers = headers;
     let mut dry = Dry { known: &known, endpoints, head: &mut head };
     let outcome = resolve::resolve(known.query(&[]), &mut dry, &mut trace).await;
@@ -100,8 +84,9 @@ fn explanation(
         server: None,
         server_id: None,
         step: None,
+        status: None,
+        reason: None,
         trace,
-        refusal: None,
     };
     match outcome {
         Outcome::To(target, step) => {
@@ -118,13 +103,18 @@ fn explanation(
         }
         Outcome::Rejected(rejection) => {
             explanation.step = Some(Step::Registrar);
-            explanation.refusal = Some(format!("{}: {}", rejection.status, rejection.reason));
+            explanation.status = Some(rejection.status);
+            explanation.reason = Some(rejection.reason);
         }
         Outcome::RegistrarFailed(why) => {
             explanation.step = Some(Step::Registrar);
-            explanation.refusal = Some(why.to_string());
+            explanation.status = Some(StatusCode::SERVICE_UNAVAILABLE);
+            explanation.reason = Some(why.to_string());
         }
-        Outcome::Nowhere(nowhere) => explanation.refusal = Some(nowhere.to_string()),
+        Outcome::Nowhere(nowhere) => {
+            explanation.status = Some(StatusCode::SERVICE_UNAVAILABLE);
+            explanation.reason = Some(nowhere.to_string());
+        }
     }
     explanation
 }

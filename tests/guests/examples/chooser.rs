@@ -1,5 +1,6 @@
 //! A registrar that does what the header `choose` says: `server URI-OR-ID`, `pass`, `first`,
-//! `reject STATUS REASON`, `error TEXT`, `trap`, `loop`. Without it: what `config.choose` says, else pass.
+//! `reject STATUS REASON`, `echo` (rejects with method and path), `error TEXT`, `trap`, `loop`. Without
+//! it: what `config.choose` says, else pass.
 
 use message_flow_sdk::{Decision, Registrar, candidates, config, request};
 
@@ -18,6 +19,7 @@ impl Registrar for Chooser {
                 let (status, reason) = rest.split_once(' ').unwrap_or((rest, ""));
                 Ok(Decision::reject(status.parse().unwrap_or(403), reason))
             }
+            "echo" => Ok(Decision::reject(418, format!("{} {}", request::method(), request::path()))),
             "error" => Err(rest.to_owned()),
             "trap" => panic!("told to trap"),
             "loop" => loop {

@@ -62,6 +62,22 @@ async fn unknown_things_are_said() {
     gateway.ask("GET", "/v1/explain?service=nobody&client=alice").send().await.problem(404);
     gateway.put("empty", json!({ "servers": [] })).await;
     let reply = gateway.ask("GET", "/v1/explain?service=empty&client=alice").send().await;
-    assert!(reply.status == 200 || reply.status == 503, "{reply:?}");
-    assert!(reply.text().contains("list"), "{}", reply.text());
+    let explained = reply.expect(200).json();
+    assert_eq!((&explained["server"], &explained["status"]), (&Value::Null, &json!(503)), "{explained}");
+    assert!(explained["reason"].as_str().is_some_and(|reason| reason.contains("list")), "{explained}");
+}
+
+#[tokio::test]
+async fn the_registrar_sees_the_message_that_is_asked_about() {
+    let gateway = Gateway::setup().plugin("echo", guests::wasm("chooser")).start().await;
+    gateway.active("echo").await;
+    gateway.put("chat", json!({ "registrar": "echo" })).await;
+
+    let real = gateway.call("POST", "/chat/rooms?kind=open").header("choose", "echo").send().await;
+    let query = "service=chat&client=a&method=POST&path=/rooms%3Fkind=open&header=choose:echo";
+    let explained = explain(&gateway, query).await;
+    assert_eq!(explained["status"], real.status, "{explained}");
+    let reason = explained["reason"].as_str().expect("a reason");
+    assert!(reason.starts_with("POST /rooms"), "{explained}");
+    assert!(real.text().contains(reason), "{explained} {}", real.text());
 }

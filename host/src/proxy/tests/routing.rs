@@ -115,11 +115,11 @@ async fn a_reload_keeps_connections() {
 async fn explanations_say_what_would_happen() {
     let server = Server::named("a").await;
     let rig = Rig::start(&chat(&server)).await;
-    let service = "chat".parse().unwrap();
-    let before = rig.proxy.explain(&service, "c", http::HeaderMap::new()).await.unwrap();
+    let question = crate::resolve::Question::new("chat".parse().unwrap(), "c");
+    let before = rig.proxy.explain(question.clone()).await.unwrap();
     assert_eq!(before.step, Some(crate::resolve::Step::List));
     assert_eq!(before.server, Some(server.uri()));
     rig.client().await.get("/chat/", "message-flow-client: c\r\n").await;
-    let after = rig.proxy.explain(&service, "c", http::HeaderMap::new()).await.unwrap();
+    let after = rig.proxy.explain(question).await.unwrap();
     assert_eq!(after.step, Some(crate::resolve::Step::Assignment));
 }
