@@ -124,6 +124,8 @@ pub struct TlsFiles {
 pub struct ProxyLimits {
     /// Client connections at once, over all workers.
     pub connections: usize,
+    /// Of them from one address; none: as many.
+    pub connections_per_peer: Option<usize>,
     /// HTTP/2 streams at once, for each connection.
     pub streams: u32,
     /// Bytes of a request's head.
@@ -144,6 +146,7 @@ impl Default for ProxyLimits {
     fn default() -> Self {
         Self {
             connections: 20_000,
+            connections_per_peer: None,
             streams: 256,
             head: 32 << 10,
             headers: 100,

@@ -13,12 +13,14 @@ pub mod http1;
 pub mod http2;
 pub mod metrics;
 pub mod options;
+pub mod outgoing;
 pub mod pool;
 
 pub use body::RequestBody;
 pub use endpoint::{Endpoint, Endpoints};
 pub use metrics::Metrics;
 pub use options::UpstreamOptions;
+pub use outgoing::Outgoing;
 pub use pool::Pools;
 
 /// Why a body or a connection broke off.
@@ -51,8 +53,19 @@ pub enum UpstreamError {
         server: String,
         /// How.
         #[source]
-        source: hyper::Error,
+        source: Break,
     },
+}
+
+/// How a connection broke.
+#[derive(Debug, thiserror::Error)]
+pub enum Break {
+    /// One of HTTP/1.1.
+    #[error(transparent)]
+    Http1(#[from] http1::Http1Error),
+    /// One of HTTP/2.
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
 }
 
 impl UpstreamError {

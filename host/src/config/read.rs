@@ -141,6 +141,7 @@ fn proxy_limits(section: Section<'_>) -> ProxyLimits {
     let streams = section.get("streams", |value| value.number(1..65_537));
     let limits = ProxyLimits {
         connections: section.get("connections", Value::count).unwrap_or(default.connections),
+        connections_per_peer: section.get("connections_per_peer", Value::count),
         streams: streams.and_then(|streams| u32::try_from(streams).ok()).unwrap_or(default.streams),
         head: section.get("head", head).unwrap_or(default.head),
         headers: section.get("headers", |value| bounded(value, 1..4097)).unwrap_or(default.headers),

@@ -159,6 +159,8 @@ impl Config {
             "proxy.tls": proxy.tls => fixed.tls;
             "proxy.workers": proxy.workers => fixed.workers;
             "proxy.limits.connections": proxy.limits.connections => fixed.limits.connections;
+            "proxy.limits.connections_per_peer":
+                proxy.limits.connections_per_peer => fixed.limits.connections_per_peer;
             "proxy.limits.streams": proxy.limits.streams => fixed.limits.streams;
             "proxy.limits.head": proxy.limits.head => fixed.limits.head;
             "proxy.limits.upstream_connections":

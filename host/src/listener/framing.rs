@@ -60,10 +60,19 @@ impl Scanner {
                 Some(end) => (&bytes[..end], &bytes[end + 1..]),
                 None => (bytes, &[][..]),
             };
-            self.take(line);
-            if end.is_some() {
-                flags = self.finish(flags);
-            }
+            flags = match end {
+                Some(_) if self.length == 0 => finished(line, flags),
+                Some(_) => {
+                    self.take(line);
+                    let line = &self.line[..self.length.min(PREFIX)];
+                    self.length = 0;
+                    finished(line, flags)
+                }
+                None => {
+                    self.take(line);
+                    flags
+                }
+            };
             bytes = rest;
         }
         framing.flags.store(flags, Relaxed);
@@ -77,17 +86,16 @@ impl Scanner {
         }
         self.length = (self.length + line.len()).min(PREFIX + 1);
     }
+}
 
-    fn finish(&mut self, flags: u8) -> u8 {
-        let line = &self.line[..self.length.min(PREFIX)];
-        let flags = match line {
-            b"" | b"\r" => head_ended(flags),
-            _ if starts_with(line, b"content-length:") => flags | LENGTH,
-            _ if starts_with(line, b"transfer-encoding:") => flags | ENCODING,
-            _ => flags,
-        };
-        self.length = 0;
-        flags
+/// What is known once this line, or as much of it as matters, has ended.
+fn finished(line: &[u8], flags: u8) -> u8 {
+    match line.first() {
+        None => head_ended(flags),
+        Some(b'\r') if line.len() == 1 => head_ended(flags),
+        Some(b'c' | b'C') if starts_with(line, b"content-length:") => flags | LENGTH,
+        Some(b't' | b'T') if starts_with(line, b"transfer-encoding:") => flags | ENCODING,
+        Some(_) => flags,
     }
 }
 

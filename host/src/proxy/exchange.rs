@@ -41,7 +41,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Reply>, BoxError> {
     let (head, body) = request.into_parts();
-    let mut message = Inbound { exchange: Exchange::begin(worker, connection), head };
+    let mut message = Inbound { exchange: Exchange::begin(worker, connection), head, cut: 0 };
     let answered = message.pass(body).await;
     let response = answered.unwrap_or_else(|refusal| message.refuse(&refusal));
     Ok(message.finish(response))
@@ -51,6 +51,8 @@ pub(super) async fn answer(
 pub(super) struct Inbound {
     pub(super) exchange: Exchange,
     pub(super) head: Parts,
+    /// So many bytes of the target's beginning named the service, and are not passed on.
+    cut: usize,
 }
 
 /// For whom a message is and from whom.
@@ -71,6 +73,21 @@ impl Inbound {
         &self.exchange.worker
     }
 
+    /// Path and query, as the server gets them.
+    pub(super) fn target(&self) -> &str {
+        let target = self.head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        target.get(self.cut..).unwrap_or(target)
+    }
+
+    /// Makes the head say what [`Self::target`] does, for plugins to see.
+    fn cut_target(&mut self) -> Result<(), Refusal> {
+        if self.cut > 0 {
+            self.head.uri = target(self.target())?;
+            self.cut = 0;
+        }
+        Ok(())
+    }
+
     async fn pass(&mut self, body: Incoming) -> Result<Response<Reply>, Refusal> {
         let seen = Seen::look(&self.head.headers);
         let Addressed { plan, client } = match self.address(&seen)? {
@@ -81,6 +98,9 @@ impl Inbound {
             }
         };
         self.exchange.is_for(plan.clone());
+        if plan.asks_plugins() {
+            self.cut_target()?;
+        }
         let upgrade = self.upgrade(&seen, &body)?;
         let settings = &plan.settings;
         head::strip_request(&mut self.head.headers, &seen);
@@ -96,8 +116,6 @@ impl Inbound {
             // Boxed, to keep the future of a message without filters small.
             Box::pin(filter::requests(passing, &mut self.head, &mut body)).await?;
         }
-        // Response filters may look at the request, which goes to the server.
-        let shown = (!plan.response_filters.is_empty()).then(|| self.copy_of_head());
         if let Some(upgrade) = &upgrade {
             upgrade.ask(&mut self.head.headers);
         }
@@ -114,10 +132,10 @@ impl Inbound {
             ));
         }
         head::strip_response(response.headers_mut());
-        if let Some(mut shown) = shown {
+        if !plan.response_filters.is_empty() {
             let passing =
                 Passing { known: &known, connection: &self.exchange.connection, server: choice.name(&plan) };
-            response = Box::pin(filter::responses(passing, &mut shown, response)).await?;
+            response = Box::pin(filter::responses(passing, &mut self.head, response)).await?;
         }
         Ok(response)
     }
@@ -133,7 +151,7 @@ impl Inbound {
             let why = "the client id is not 1 to 256 visible ASCII characters";
             Refusal::Unacceptable(StatusCode::BAD_REQUEST, why)
         })?;
-        let (found, target) = find(&plan, &self.head, seen)?;
+        let (found, change) = find(&plan, &self.head, seen)?;
         let meant = match found {
             Found::Service(service) => Meant::Service(service.clone()),
             Found::Released(release) => match self.unversioned(&plan, release, &client).at_once() {
@@ -143,8 +161,10 @@ impl Inbound {
             Found::Unreleased | Found::Unknown => return Err(Refusal::NoService),
         };
         self.name_host()?;
-        if let Some(target) = target {
-            self.head.uri = target;
+        match change {
+            Change::Nothing => {}
+            Change::Cut(bytes) => self.cut = bytes,
+            Change::To(target) => self.head.uri = target,
         }
         Ok((meant, client))
     }
@@ -206,14 +226,6 @@ impl Inbound {
         }))
     }
 
-    fn copy_of_head(&self) -> Parts {
-        let mut copy = Request::new(()).into_parts().0;
-        copy.method = self.head.method.clone();
-        copy.uri = self.head.uri.clone();
-        copy.headers = self.head.headers.clone();
-        copy
-    }
-
     fn refuse(&mut self, refusal: &Refusal) -> Response<Reply> {
         tracing::debug!(peer = %self.exchange.connection.peer, %refusal, cause = cause(refusal), "message refused");
         if let Refusal::Overdue(phase) = refusal {
@@ -259,8 +271,26 @@ impl crate::upstream::body::Observer for Progress {
     }
 }
 
-/// The service of a message, and its target if that is to be changed.
-fn find<'p>(plan: &'p Plan, head: &Parts, seen: &Seen) -> Result<(Found<'p>, Option<Uri>), Refusal> {
+/// What becomes of a message's target.
+enum Change {
+    Nothing,
+    /// It loses so many bytes at its beginning; what is left begins with `/`.
+    Cut(usize),
+    To(Uri),
+}
+
+impl Change {
+    /// To the last part of a path and query.
+    fn to_rest(path_and_query: &str, rest: &str) -> Result<Self, Refusal> {
+        match rest.starts_with('/') {
+            true => Ok(Self::Cut(path_and_query.len() - rest.len())),
+            false => target(rest).map(Self::To),
+        }
+    }
+}
+
+/// The service of a message, and what becomes of its target.
+fn find<'p>(plan: &'p Plan, head: &Parts, seen: &Seen) -> Result<(Found<'p>, Change), Refusal> {
     if !plan.routes.is_empty() {
         return find_by_route(plan, head);
     }
@@ -268,14 +298,14 @@ fn find<'p>(plan: &'p Plan, head: &Parts, seen: &Seen) -> Result<(Found<'p>, Opt
         && let Some(name) = head.headers.get(SERVICE)
     {
         let named = named_by_headers(name, head.headers.get(VERSION))?;
-        return Ok((known(plan, &named)?, None));
+        return Ok((known(plan, &named)?, Change::Nothing));
     }
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let (segment, rest) = first_segment(path).ok_or(Refusal::NoService)?;
-    Ok((known(plan, segment)?, Some(target(rest)?)))
+    Ok((known(plan, segment)?, Change::to_rest(path, rest)?))
 }
 
-fn find_by_route<'p>(plan: &'p Plan, head: &Parts) -> Result<(Found<'p>, Option<Uri>), Refusal> {
+fn find_by_route<'p>(plan: &'p Plan, head: &Parts) -> Result<(Found<'p>, Change), Refusal> {
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
     let authority = authority.unwrap_or_else(|| super::sources::authority(head));
     let target_of = Target {
@@ -287,8 +317,8 @@ fn find_by_route<'p>(plan: &'p Plan, head: &Parts) -> Result<(Found<'p>, Option<
     let route = plan.routes.find(&target_of).ok_or(Refusal::NoRoute)?;
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let stripped = match &route.path {
-        Some(prefix) if route.strip => Some(target(&routes::strip(path, prefix))?),
-        _ => None,
+        Some(prefix) if route.strip => Change::To(target(&routes::strip(path, prefix))?),
+        _ => Change::Nothing,
     };
     Ok((known(plan, route.service.as_str())?, stripped))
 }

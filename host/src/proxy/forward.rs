@@ -5,9 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::Scheme,
-};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header, uri::Scheme};
 use http_body::Body;
 
 use super::{
@@ -21,9 +19,11 @@ use super::{
 use crate::{
     listener::Phase,
     upstream::{
-        Endpoint, RequestBody, UpstreamError,
+        Break, Endpoint, Outgoing, RequestBody, UpstreamError,
         body::{BodyTooLong, ResponseBody},
-        pool::{Connections, Protocol, Sent},
+        http1::Http1Error,
+        outgoing::RequestHead,
+        pool::{Connections, Sent},
     },
 };
 
@@ -38,10 +38,10 @@ pub(super) struct Forwarded {
     pub(super) choice: Choice,
 }
 
-/// Why an attempt failed, and the message if it may be sent again.
+/// Why an attempt failed, and the body if the message may be sent again.
 struct Failed {
     why: Refusal,
-    again: Option<Request<RequestBody>>,
+    again: Option<RequestBody>,
     /// The connection had been open for a while, and its server may just have closed it.
     stale: bool,
 }
@@ -57,25 +57,20 @@ impl Outbound<'_> {
         &self,
         inbound: &mut Inbound,
         mut choice: Choice,
-        body: RequestBody,
+        mut body: RequestBody,
     ) -> Result<Forwarded, Refusal> {
         inbound.worker().budget.deposit(self.settings().retry_budget);
-        let mut request = Request::new(body);
-        *request.method_mut() = inbound.head.method.clone();
-        *request.uri_mut() = inbound.head.uri.clone();
-        *request.headers_mut() = std::mem::take(&mut inbound.head.headers);
         let mut avoid = Vec::new();
         let mut connections = Connections::Any;
         loop {
-            let failed = match self.attempt(inbound, &choice.endpoint, connections, request).await {
+            let failed = match self.attempt(inbound, &choice.endpoint, connections, body).await {
                 Ok(response) => return Ok(Forwarded { response, choice }),
                 Err(failed) => failed,
             };
             let Some(again) = failed.again else { return Err(failed.why) };
             if failed.stale && connections == Connections::Any {
                 connections = Connections::New;
-                request = again;
-                *request.uri_mut() = inbound.head.uri.clone();
+                body = again;
                 continue;
             }
             if avoid.len() >= self.settings().retries as usize {
@@ -93,8 +88,7 @@ impl Outbound<'_> {
                 Err(_) => return Err(failed.why),
             };
             inbound.worker().metrics.retries.inc();
-            request = again;
-            *request.uri_mut() = inbound.head.uri.clone();
+            body = again;
         }
     }
 
@@ -108,19 +102,17 @@ impl Outbound<'_> {
         inbound: &Inbound,
         endpoint: &std::sync::Arc<Endpoint>,
         connections: Connections,
-        mut request: Request<RequestBody>,
+        body: RequestBody,
     ) -> Result<Response<ResponseBody>, Failed> {
-        let protocol = protocol(endpoint, request.headers());
-        let bodiless = request.body().is_end_stream();
-        let spare = (bodiless && is_idempotent(request.method())).then(|| copy(&request));
-        address(endpoint, protocol, &mut request).map_err(Failed::finally)?;
+        let bodiless = body.is_end_stream();
+        let repeatable = bodiless && is_idempotent(&inbound.head.method);
+        let request = outgoing(endpoint, inbound, body).map_err(Failed::finally)?;
         let exchange = &inbound.exchange;
         match bodiless {
             true => exchange.watch.arm(Phase::ResponseHead, self.settings().response_timeout),
             false => exchange.watch.arm(Phase::RequestBody, self.settings().body_timeout),
         }
-        let mut sending =
-            std::pin::pin!(inbound.worker().pools.send(endpoint, protocol, connections, request));
+        let mut sending = std::pin::pin!(inbound.worker().pools.send(endpoint, connections, request));
         let sent = std::future::poll_fn(|cx| match exchange.is_overdue(cx) {
             true => std::task::Poll::Ready(None),
             false => sending.as_mut().poll(cx).map(Some),
@@ -130,21 +122,20 @@ impl Outbound<'_> {
                 judge(endpoint, response.status());
                 Ok(response)
             }
-            Some(Sent::Unsent(request, error)) => {
+            Some(Sent::Unsent(body, error)) => {
                 if matches!(error, UpstreamError::Connect { .. }) {
                     endpoint.failed();
                 }
-                let again = Some(restored(*request));
-                Err(Failed { why: Refusal::Upstream(error), again, stale: false })
+                Err(Failed { why: Refusal::Upstream(error), again: Some(body), stale: false })
             }
-            Some(Sent::Broken { request, reused, error }) => {
+            Some(Sent::Broken { body, reused, error }) => {
                 if let Some(why) = clients_fault(&error) {
                     return Err(Failed::finally(why));
                 }
                 if !reused {
                     endpoint.failed();
                 }
-                let again = request.map(|request| restored(*request)).or(spare);
+                let again = body.or_else(|| repeatable.then_some(RequestBody::Empty));
                 Err(Failed { why: Refusal::Upstream(error), again, stale: reused })
             }
             None => {
@@ -168,65 +159,49 @@ fn judge(endpoint: &Endpoint, status: StatusCode) {
     }
 }
 
-fn protocol(endpoint: &Endpoint, headers: &HeaderMap) -> Protocol {
-    let grpc = || {
-        let kind = headers.get(header::CONTENT_TYPE);
-        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-    };
-    if endpoint.uri.is_h2c() || grpc() { Protocol::Http2 } else { Protocol::Http1 }
+/// The message as its server needs it.
+fn outgoing<'a>(
+    endpoint: &Endpoint,
+    inbound: &'a Inbound,
+    body: RequestBody,
+) -> Result<Outgoing<'a>, Refusal> {
+    let (head, target) = (&inbound.head, inbound.target());
+    if !endpoint.uri.is_h2c() && !is_grpc(&head.headers) {
+        if !target.starts_with('/') && !endpoint.base.is_empty() {
+            return Err(Refusal::Malformed("the request's target is no path"));
+        }
+        let head = RequestHead { method: &head.method, target, headers: &head.headers };
+        return Ok(Outgoing::Http1(head, body));
+    }
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = head.headers.clone();
+    let host = request.headers_mut().remove(header::HOST);
+    let host = host.as_ref().and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
+    let authority = host.unwrap_or(&endpoint.authority);
+    let path = format!("{}{target}", endpoint.base);
+    let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path);
+    *request.uri_mut() = uri.build().map_err(|_| Refusal::Malformed("the request's target is no path"))?;
+    Ok(Outgoing::Http2(request))
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn is_idempotent(method: &Method) -> bool {
     method.is_safe() || matches!(*method, Method::PUT | Method::DELETE)
 }
 
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-/// Writes the target as this server needs it.
-fn address(
-    endpoint: &Endpoint,
-    protocol: Protocol,
-    request: &mut Request<RequestBody>,
-) -> Result<(), Refusal> {
-    let base = endpoint.uri.base();
-    if base.is_empty() && protocol == Protocol::Http1 {
-        return Ok(());
-    }
-    let invalid = || Refusal::Malformed("the request's target is no path");
-    let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let path = format!("{base}{path}");
-    if protocol == Protocol::Http1 {
-        *request.uri_mut() = path.parse().map_err(|_| invalid())?;
-        return Ok(());
-    }
-    let host = request.headers_mut().remove(header::HOST);
-    let host = host.as_ref().and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
-    let authority = host.unwrap_or_else(|| endpoint.uri.authority());
-    let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path);
-    *request.uri_mut() = uri.build().map_err(|_| invalid())?;
-    *request.version_mut() = Version::HTTP_2;
-    Ok(())
-}
-
-/// Undoes [`address`], except for the path.
-fn restored(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    let authority = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-    if let Some(host) = authority {
-        request.headers_mut().insert(header::HOST, host);
-    }
-    *request.version_mut() = Version::HTTP_11;
-    request
-}
-
 /// If a connection broke because of what the client sent, the server is not to blame.
 fn clients_fault(error: &UpstreamError) -> Option<Refusal> {
     let UpstreamError::Broken { source, .. } = error else { return None };
+    let clients = match source {
+        Break::Http1(error) => matches!(error, Http1Error::Request(_)),
+        Break::Http2(error) => error.is_user(),
+    };
     let mut cause = std::error::Error::source(source);
     while let Some(error) = cause {
         if error.is::<BodyTooLong>() {
@@ -234,7 +209,7 @@ fn clients_fault(error: &UpstreamError) -> Option<Refusal> {
         }
         cause = error.source();
     }
-    source.is_user().then_some(Refusal::BrokenBody)
+    clients.then_some(Refusal::BrokenBody)
 }
 
 /// Lets retries be a share of the messages, so that they cannot multiply an outage.

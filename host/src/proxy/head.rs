@@ -238,6 +238,11 @@ fn strip_nominated(headers: &mut HeaderMap, present: bool) {
     if !present {
         return;
     }
+    let usual = |line: &HeaderValue| matches!(line.as_bytes(), b"keep-alive" | b"Keep-Alive" | b"close");
+    if headers.get_all(header::CONNECTION).iter().all(usual) {
+        headers.remove(header::CONNECTION);
+        return;
+    }
     let plain = |name: &[u8]| name.eq_ignore_ascii_case(b"close") || name.eq_ignore_ascii_case(b"keep-alive");
     let names: Vec<_> = nominated(headers)
         .filter(|name| !plain(name))
@@ -253,6 +258,8 @@ fn strip_nominated(headers: &mut HeaderMap, present: bool) {
 /// Says where the message comes from. What the client said of that is believed only if its peer
 /// is trusted.
 pub(super) fn add_origin(headers: &mut HeaderMap, seen: &Seen, connection: &Connection, settings: &Settings) {
+    // What is added below: the map grows once at most.
+    headers.reserve(4);
     let mut before = None;
     if seen.forwarded {
         if settings.trusts(connection.peer.ip()) {

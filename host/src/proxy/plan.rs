@@ -235,6 +235,13 @@ fn same(old: &[Plugin], new: &[Plugin]) -> bool {
             .all(|(old, new)| old.name == new.name && same(&old.generation, &new.generation))
 }
 
+impl ServicePlan {
+    /// Whether any plugin sees its messages.
+    pub(super) fn asks_plugins(&self) -> bool {
+        self.registrar.is_some() || !self.request_filters.is_empty() || !self.response_filters.is_empty()
+    }
+}
+
 impl Plan {
     /// The service that is meant by `chat` or `chat@2`.
     pub(super) fn find(&self, text: &str) -> Found<'_> {

@@ -85,6 +85,7 @@ pub fn listener_options(proxy: &ProxyConfig) -> ListenerOptions {
         workers: proxy.workers.unwrap_or(0),
         tls: proxy.tls.as_ref().map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() }),
         max_connections: proxy.limits.connections,
+        max_connections_per_peer: proxy.limits.connections_per_peer.unwrap_or(0),
         max_head: proxy.limits.head,
         max_streams: proxy.limits.streams,
         first_byte_timeout: proxy.timeouts.first_byte,

@@ -81,7 +81,7 @@ struct Tunnel {
 
 impl Tunnel {
     async fn run(self, client: OnUpgrade, mut body: Http1Body) {
-        let Some(server) = body.tunnel().await else { return };
+        let Some(server) = body.tunnel() else { return };
         let Ok(client) = client.await else { return };
         let _counted = Counted::begin(&self.worker);
         let (client_in, mut client_out) = tokio::io::split(TokioIo::new(client));

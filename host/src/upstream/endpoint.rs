@@ -28,6 +28,10 @@ pub struct Endpoint {
     pub host: Box<str>,
     /// 80 where none is written.
     pub port: u16,
+    /// As written, with or without a port.
+    pub authority: Box<str>,
+    /// What goes before every path; empty or starting with `/`.
+    pub base: Box<str>,
     in_flight: AtomicU32,
     failures: AtomicU32,
     ejections: AtomicU32,
@@ -195,6 +199,8 @@ impl Endpoints {
             uri: uri.clone(),
             host: host.trim_start_matches('[').trim_end_matches(']').into(),
             port: port.parse().unwrap_or(80),
+            authority: uri.authority().into(),
+            base: uri.base().into(),
             in_flight: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),

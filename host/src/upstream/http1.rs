@@ -1,157 +1,166 @@
 //! An HTTP/1.1 connection to a server, driven by whoever uses it.
 //!
 //! The usual way gives each connection a task of its own and talks to it by channels: two more
-//! wake-ups for every message. Here the connection is polled by the task of the message it serves:
-//! first for its response, then by the response's body. In between it lies in its pool.
+//! wake-ups and several allocations for every message. Here the connection is polled by the task of
+//! the message it serves: first for the head of its response, then by the response's body. In
+//! between it lies in its pool. What goes out is written by [`outbox`], what comes is read by
+//! [`head`] and [`decode`], by the rules of RFC 9112.
+
+mod decode;
+mod head;
+mod outbox;
 
 use std::{
+    future::Future,
+    io,
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use self::{decode::Decoder, head::ResponseHead, outbox::Outbox};
+use super::{
+    BoxError, Endpoint, RequestBody, UpstreamOptions, endpoint::InFlight, outgoing::RequestHead, pool::Lease,
 };
-use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
-use tokio::net::TcpStream;
 
-use super::{BoxError, RequestBody, UpstreamOptions, dial::DialError, endpoint::InFlight, pool::Lease};
+/// What a read is given room for, at least and at most.
+const READ: std::ops::RangeInclusive<usize> = (8 << 10)..=(64 << 10);
+/// Interim responses (1xx) before the response proper.
+const MOST_INTERIM: usize = 16;
 
-/// What one connection's reads are buffered in at most.
-const BUFFER: usize = 64 << 10;
+/// How a connection failed its message.
+#[derive(Debug, thiserror::Error)]
+pub enum Http1Error {
+    /// Before the response was complete.
+    #[error("the server closed the connection")]
+    Closed,
+    /// The socket.
+    #[error("the connection failed")]
+    Io(#[source] io::Error),
+    /// Not HTTP, or HTTP that can be understood in two ways.
+    #[error("malformed response: {0}")]
+    Malformed(&'static str),
+    /// Longer than a head may be.
+    #[error("the head of the response is longer than {0} bytes")]
+    HeadTooLong(usize),
+    /// The client's body failed, not the server.
+    #[error("the body of the request failed")]
+    Request(#[source] BoxError),
+}
 
-/// A connection and the handle to send on it.
+/// A connection.
 pub struct Http1 {
-    sender: SendRequest<RequestBody>,
-    /// None once it has ended: dropping it is what gives an unsent request back.
-    driver: Option<http1::Connection<TokioIo<TcpStream>, RequestBody>>,
-    /// Once it has ended without an error: the socket, and what was read of it and is not HTTP.
-    left: Option<(TcpStream, Bytes)>,
-    relay: Arc<Relay>,
-    waker: Waker,
+    socket: TcpStream,
+    /// What was read and not yet understood.
+    read: BytesMut,
+    outbox: Outbox,
+    parser: head::Parser,
+    /// Why no more is written; the server may still have answered.
+    unwritable: Option<Http1Error>,
+    /// Nothing is under way on it, and the server keeps it open.
+    at_rest: bool,
 }
 
 impl Http1 {
-    /// Begins HTTP on a fresh socket.
-    pub(crate) async fn begin(stream: TcpStream, options: &UpstreamOptions) -> Result<Self, DialError> {
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER.max(options.max_head)).max_header_size(options.max_head);
-        let begun = builder.handshake(TokioIo::new(stream)).await;
-        let (sender, driver) = begun.map_err(DialError::Handshake)?;
-        let relay = Arc::new(Relay { task: Mutex::new(Waker::noop().clone()), deaf: AtomicBool::new(false) });
-        let waker = Waker::from(relay.clone());
-        Ok(Self { sender, driver: Some(driver), left: None, relay, waker })
+    /// Takes a fresh socket.
+    pub(crate) fn begin(socket: TcpStream, options: &UpstreamOptions) -> Self {
+        Self {
+            socket,
+            read: BytesMut::new(),
+            outbox: Outbox::default(),
+            parser: head::Parser::new(options.max_head),
+            unwritable: None,
+            at_rest: true,
+        }
     }
 
-    /// Reads and writes what can be.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        self.relay.pass_to(cx.waker());
-        self.drive_as_registered();
-    }
-
-    fn drive_as_registered(&mut self) {
-        let Some(driver) = &mut self.driver else { return };
-        let ended = Pin::new(driver).poll(&mut Context::from_waker(&self.waker));
-        let Poll::Ready(ended) = ended else { return };
-        let driver = self.driver.take().filter(|_| ended.is_ok());
-        self.left = driver.map(|driver| {
-            let parts = driver.into_parts();
-            (parts.io.into_inner(), parts.read_buf)
-        });
-    }
-
-    /// Whether another message can be sent on it now.
+    /// Whether another message can be sent on it, as far as is known without looking.
     pub(crate) fn is_reusable(&self) -> bool {
-        self.driver.is_some() && self.sender.is_ready()
+        self.at_rest
     }
 
-    /// Nobody is to be woken by it any more.
-    pub(crate) fn rest(&self) {
-        self.relay.pass_to(Waker::noop());
+    /// Looks whether a connection at rest was closed by the server, or holds what nobody asked for.
+    pub(crate) fn is_alive(&self) -> bool {
+        let nothing = self.socket.try_read(&mut [0]);
+        self.at_rest && nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Finds out whether a connection at rest was closed by the server.
-    pub(crate) fn is_alive(&mut self) -> bool {
-        self.drive_as_registered();
-        self.is_reusable()
-    }
-}
-
-/// Wakes the task that drives a connection at the time.
-///
-/// A connection keeps this one waker for life, so that moving it from task to task re-registers
-/// nothing; and it is deaf while the task talks to its own connection, which would otherwise wake
-/// the very task that is running.
-struct Relay {
-    task: Mutex<Waker>,
-    deaf: AtomicBool,
-}
-
-impl Relay {
-    fn pass_to(&self, waker: &Waker) {
-        let mut task = self.task.lock();
-        if !task.will_wake(waker) {
-            task.clone_from(waker);
+    /// Polls for the head of the response, sending the request meanwhile.
+    fn poll_head(&mut self, cx: &mut Context<'_>, to: &Method) -> Poll<Result<ResponseHead, Http1Error>> {
+        loop {
+            self.upload(cx)?;
+            if let Some(head) = self.parser.parse(&mut self.read, to)? {
+                if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                    continue;
+                }
+                return Poll::Ready(Ok(head));
+            }
+            match ready!(self.poll_fill(cx, *READ.start())) {
+                Ok(1..) => {}
+                Ok(0) => return Poll::Ready(Err(self.unwritable.take().unwrap_or(Http1Error::Closed))),
+                Err(error) => {
+                    let error = Http1Error::Io(error);
+                    return Poll::Ready(Err(self.unwritable.take().unwrap_or(error)));
+                }
+            }
         }
     }
 
-    fn deafly<T>(&self, act: impl FnOnce() -> T) -> T {
-        self.deaf.store(true, Relaxed);
-        let done = act();
-        self.deaf.store(false, Relaxed);
-        done
-    }
-}
-
-impl Wake for Relay {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.deaf.load(Relaxed) {
-            self.task.lock().wake_by_ref();
+    /// Sends what can be sent. A server that takes no more may have answered all the same.
+    fn upload(&mut self, cx: &mut Context<'_>) -> Result<(), Http1Error> {
+        if self.unwritable.is_some() {
+            return Ok(());
         }
+        match self.outbox.poll(cx, &mut self.socket) {
+            Poll::Ready(Err(Http1Error::Io(error))) => self.unwritable = Some(Http1Error::Io(error)),
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+        let room = self.read.capacity() - self.read.len();
+        if room < READ.start() / 4 {
+            self.read.reserve(wanted.clamp(*READ.start(), *READ.end()));
+        }
+        pin!(self.socket.read_buf(&mut self.read)).poll(cx)
+    }
+
+    /// The message is over; whether another may follow depends on how it went.
+    fn settle(&mut self, keep_alive: bool) {
+        self.at_rest =
+            keep_alive && self.unwritable.is_none() && self.outbox.is_empty() && self.read.is_empty();
     }
 }
 
 /// A request that was not answered.
-pub struct Unanswered {
-    /// Given back if not a byte of it was sent.
-    pub request: Option<Request<RequestBody>>,
+pub(crate) struct Unanswered {
+    /// Its body, given back if not a byte of the request was sent.
+    pub(crate) body: Option<RequestBody>,
     /// How the connection ended.
-    pub error: hyper::Error,
+    pub(crate) error: Http1Error,
 }
 
 /// Sends a request and waits for the head of its response.
-pub async fn send(
+pub(crate) async fn send(
     mut lease: Lease,
-    request: Request<RequestBody>,
+    endpoint: &Endpoint,
+    request: RequestHead<'_>,
+    body: RequestBody,
     in_flight: InFlight,
 ) -> Result<Response<Http1Body>, Unanswered> {
     let http1 = lease.connection();
-    let answer = http1.relay.deafly(|| http1.sender.try_send_request(request));
-    let mut answer = pin!(answer);
-    let answered = std::future::poll_fn(|cx| {
-        http1.drive(cx);
-        // Only driving the connection can bring the answer, so nobody else need be woken.
-        answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-    });
-    match answered.await {
-        Ok(response) => {
-            let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            Ok(response.map(|incoming| Http1Body::new(incoming, lease, in_flight, upgraded)))
-        }
-        Err(mut error) => Err(Unanswered { request: error.take_message(), error: error.into_error() }),
+    http1.at_rest = false;
+    http1.parser.interim_left = MOST_INTERIM;
+    http1.outbox.begin(endpoint, &request, body);
+    match std::future::poll_fn(|cx| http1.poll_head(cx, request.method)).await {
+        Ok(head) => Ok(Http1Body::response(head, lease, in_flight)),
+        Err(error) => Err(Unanswered { body: http1.outbox.take_back(), error }),
     }
 }
 
@@ -167,41 +176,59 @@ pub struct Tunnel {
 
 /// The body of a response, which drives its connection and gives it back at the end.
 pub struct Http1Body {
-    incoming: Incoming,
+    decoder: Decoder,
+    keep_alive: bool,
     /// None once given back.
     lease: Option<Lease>,
     in_flight: Option<InFlight>,
 }
 
 impl Http1Body {
-    /// An upgraded connection is kept for [`Self::tunnel`].
-    fn new(incoming: Incoming, lease: Lease, in_flight: InFlight, upgraded: bool) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), in_flight: Some(in_flight) };
-        if body.incoming.is_end_stream() && !upgraded {
+    fn response(head: ResponseHead, lease: Lease, in_flight: InFlight) -> Response<Self> {
+        let ResponseHead { status, headers, decoder, keep_alive } = head;
+        let mut body = Self { decoder, keep_alive, lease: Some(lease), in_flight: Some(in_flight) };
+        // An upgraded connection is kept for [`Self::tunnel`].
+        if body.decoder.is_done() && status != StatusCode::SWITCHING_PROTOCOLS {
             body.finish();
         }
-        body
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
     }
 
     /// Takes the socket for a tunnel, with what was read of it beyond the response's head. None if
     /// the connection does not end in one.
-    pub(crate) async fn tunnel(&mut self) -> Option<Tunnel> {
-        let mut lease = self.lease.take()?;
-        lease.never_again();
-        let http1 = lease.connection();
-        std::future::poll_fn(|cx| {
-            http1.drive(cx);
-            if http1.driver.is_none() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        let (socket, read) = http1.left.take()?;
-        Some(Tunnel { socket, read, in_flight: self.in_flight.take()? })
+    pub(crate) fn tunnel(&mut self) -> Option<Tunnel> {
+        let Http1 { socket, read, .. } = self.lease.take()?.into_connection();
+        Some(Tunnel { socket, read: read.freeze(), in_flight: self.in_flight.take()? })
     }
 
     /// Everything was received: the pool decides what becomes of the connection.
     fn finish(&mut self) {
         self.in_flight = None;
-        self.lease = None;
+        if let Some(mut lease) = self.lease.take() {
+            lease.connection().settle(self.keep_alive);
+        }
+    }
+
+    fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Http1Error>> {
+        let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(None)) };
+        let http1 = lease.connection();
+        loop {
+            http1.upload(cx)?;
+            if let Some(frame) = self.decoder.decode(&mut http1.read)? {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            if self.decoder.is_done() {
+                return Poll::Ready(Ok(None));
+            }
+            match ready!(http1.poll_fill(cx, self.decoder.wants())) {
+                Ok(1..) => {}
+                Ok(0) => self.decoder.end_of_stream()?,
+                Err(error) => return Poll::Ready(Err(Http1Error::Io(error))),
+            }
+        }
     }
 }
 
@@ -214,49 +241,27 @@ impl Body for Http1Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let mut here = Context::from_waker(Waker::noop());
-        let incoming = &mut this.incoming;
-        let mut polled = match &mut this.lease {
-            Some(lease) => {
-                let relay = &lease.connection().relay;
-                relay.deafly(|| Pin::new(&mut *incoming).poll_frame(&mut here))
-            }
-            None => Pin::new(&mut *incoming).poll_frame(&mut here),
-        };
-        if let (Poll::Pending, Some(lease)) = (&polled, &mut this.lease) {
-            lease.connection().drive(cx);
-            polled = Pin::new(incoming).poll_frame(&mut here);
-        }
-        match &polled {
-            Poll::Ready(None) => this.finish(),
-            Poll::Ready(Some(Ok(_))) if this.incoming.is_end_stream() => this.finish(),
-            Poll::Ready(Some(Err(_))) => {
-                if let Some(lease) = &mut this.lease {
-                    lease.never_again();
+        match ready!(this.poll_decoded(cx)) {
+            Ok(frame) => {
+                if this.decoder.is_done() {
+                    this.finish();
                 }
-                this.finish();
+                Poll::Ready(frame.map(Ok))
             }
-            _ => {}
+            Err(error) => {
+                // Dropped before it has come to rest, which closes it.
+                this.lease = None;
+                this.in_flight = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
         }
-        polled.map(|frame| frame.map(|frame| frame.map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.decoder.is_done()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
-impl Drop for Http1Body {
-    fn drop(&mut self) {
-        // A response that was not read to its end would be taken for the next one's.
-        if let Some(lease) = &mut self.lease
-            && !self.incoming.is_end_stream()
-        {
-            lease.never_again();
-        }
+        self.decoder.size_hint()
     }
 }

@@ -20,9 +20,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::{
-    BoxError, Metrics, RequestBody, UpstreamOptions, dial::DialError, endpoint::InFlight, http1::Unanswered,
-};
+use super::{BoxError, Metrics, RequestBody, UpstreamOptions, dial::DialError, endpoint::InFlight};
 
 /// Between pings that find out whether the server is still there, and for the answer.
 const PING: Duration = Duration::from_secs(20);
@@ -82,20 +80,31 @@ impl Http2 {
     }
 
     /// Sends a request and waits for the head of its response.
-    pub async fn send(
+    pub(crate) async fn send(
         mut self,
         request: Request<RequestBody>,
         in_flight: InFlight,
     ) -> Result<Response<Http2Body>, Unanswered> {
         let stream = Stream::begin(self.streams.clone(), in_flight);
         if let Err(error) = self.sender.ready().await {
-            return Err(Unanswered { request: Some(request), error });
+            return Err(Unanswered { body: Some(request.into_body()), error });
         }
         match self.sender.try_send_request(request).await {
             Ok(response) => Ok(response.map(|incoming| Http2Body { incoming, _stream: stream })),
-            Err(mut error) => Err(Unanswered { request: error.take_message(), error: error.into_error() }),
+            Err(mut error) => {
+                let body = error.take_message().map(Request::into_body);
+                Err(Unanswered { body, error: error.into_error() })
+            }
         }
     }
+}
+
+/// A request that was not answered.
+pub(crate) struct Unanswered {
+    /// Its body, given back if not a byte of the request was sent.
+    pub(crate) body: Option<RequestBody>,
+    /// How the connection ended.
+    pub(crate) error: hyper::Error,
 }
 
 /// Counts a message on a connection and as in flight.

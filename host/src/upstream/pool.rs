@@ -9,15 +9,15 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::Response;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    Endpoint, Endpoints, Metrics, RequestBody, UpstreamError, UpstreamOptions,
+    Break, Endpoint, Endpoints, Metrics, Outgoing, RequestBody, UpstreamError, UpstreamOptions,
     body::ResponseBody,
     dial::{DialError, dial},
-    http1::{self, Http1, Unanswered},
+    http1::{self, Http1},
     http2::Http2,
 };
 
@@ -35,15 +35,6 @@ struct Shared {
     now: AtomicU64,
 }
 
-/// How to speak to a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2 with prior knowledge.
-    Http2,
-}
-
 /// Which connections will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connections {
@@ -57,12 +48,12 @@ pub enum Connections {
 pub enum Sent {
     /// It has a response.
     Answered(Response<ResponseBody>),
-    /// No connection could be had.
-    Unsent(Box<Request<RequestBody>>, UpstreamError),
-    /// The connection that was to carry it broke; given back if not a byte of it was sent.
+    /// No connection could be had; the body, as it was.
+    Unsent(RequestBody, UpstreamError),
+    /// The connection that was to carry it broke.
     Broken {
-        /// As it was.
-        request: Option<Box<Request<RequestBody>>>,
+        /// As it was, if not a byte of the request was sent.
+        body: Option<RequestBody>,
         /// The connection had carried messages before, so the server may just have closed it.
         reused: bool,
         /// What happened.
@@ -82,30 +73,29 @@ impl Pools {
     pub async fn send(
         &self,
         endpoint: &Arc<Endpoint>,
-        protocol: Protocol,
         connections: Connections,
-        request: Request<RequestBody>,
+        request: Outgoing<'_>,
     ) -> Sent {
         let in_flight = endpoint.begin();
-        match protocol {
-            Protocol::Http1 => {
+        match request {
+            Outgoing::Http1(head, body) => {
                 let (lease, reused) = match self.http1(endpoint, connections).await {
                     Ok(leased) => leased,
-                    Err(error) => return Sent::Unsent(Box::new(request), error),
+                    Err(error) => return Sent::Unsent(body, error),
                 };
-                match http1::send(lease, request, in_flight).await {
+                match http1::send(lease, endpoint, head, body, in_flight).await {
                     Ok(response) => Sent::Answered(response.map(ResponseBody::Http1)),
-                    Err(unanswered) => broken(endpoint, unanswered, reused),
+                    Err(failed) => broken(endpoint, failed.body, reused, failed.error.into()),
                 }
             }
-            Protocol::Http2 => {
+            Outgoing::Http2(request) => {
                 let (connection, reused) = match Box::pin(self.pool(endpoint).http2(connections)).await {
                     Ok(had) => had,
-                    Err(error) => return Sent::Unsent(Box::new(request), error),
+                    Err(error) => return Sent::Unsent(request.into_body(), error),
                 };
                 match connection.send(request, in_flight).await {
                     Ok(response) => Sent::Answered(response.map(ResponseBody::Http2)),
-                    Err(unanswered) => broken(endpoint, unanswered, reused),
+                    Err(failed) => broken(endpoint, failed.body, reused, failed.error.into()),
                 }
             }
         }
@@ -125,8 +115,16 @@ impl Pools {
         Box::pin(self.pool(endpoint).wait_or_open()).await
     }
 
+    /// The connection used last that its server has not closed meanwhile.
     fn idle(&self, endpoint: &Endpoint) -> Option<Lease> {
-        self.by_endpoint.lock().get(&endpoint.number)?.idle()
+        loop {
+            let mut lease = self.by_endpoint.lock().get(&endpoint.number)?.idle()?;
+            if lease.connection().is_alive() {
+                self.shared.metrics.reused.inc();
+                return Some(lease);
+            }
+            lease.never_again();
+        }
     }
 
     fn pool(&self, endpoint: &Arc<Endpoint>) -> Arc<Pool> {
@@ -168,10 +166,9 @@ impl Drop for Pools {
     }
 }
 
-fn broken(endpoint: &Endpoint, unanswered: Unanswered, reused: bool) -> Sent {
-    let Unanswered { request, error } = unanswered;
-    let error = UpstreamError::Broken { server: endpoint.uri.to_string(), source: error };
-    Sent::Broken { request: request.map(Box::new), reused, error }
+fn broken(endpoint: &Endpoint, body: Option<RequestBody>, reused: bool, source: Break) -> Sent {
+    let error = UpstreamError::Broken { server: endpoint.uri.to_string(), source };
+    Sent::Broken { body, reused, error }
 }
 
 /// One worker's connections to one server.
@@ -207,9 +204,7 @@ enum Grant {
 
 impl Pool {
     fn idle(&self) -> Option<Lease> {
-        let resting = self.state.lock().idle.pop()?;
-        self.shared.metrics.reused.inc();
-        Some(resting.connection)
+        Some(self.state.lock().idle.pop()?.connection)
     }
 
     async fn wait_or_open(self: Arc<Self>) -> Result<(Lease, bool), UpstreamError> {
@@ -244,7 +239,7 @@ impl Pool {
     async fn open(&self, place: Place) -> Result<Lease, DialError> {
         let options = &self.shared.options;
         let stream = dial(&self.endpoint, options.connect_timeout).await?;
-        let connection = Http1::begin(stream, options).await?;
+        let connection = Http1::begin(stream, options);
         self.shared.metrics.opened.inc();
         self.shared.metrics.connections.inc();
         Ok(Lease(Some(Box::new(Held { connection, place, spent: false }))))
@@ -337,7 +332,6 @@ impl Pool {
             drop(state);
             return lease.never_again();
         }
-        lease.connection().rest();
         state.idle.push(Resting { connection: lease, since: self.shared.now.load(Relaxed) });
     }
 }
@@ -375,6 +369,13 @@ impl Lease {
     /// The connection.
     pub(crate) fn connection(&mut self) -> &mut Http1 {
         &mut self.0.as_mut().expect("held until dropped").connection
+    }
+
+    /// The connection alone, out of its pool.
+    pub(crate) fn into_connection(mut self) -> Http1 {
+        let held = self.0.take().expect("held until dropped");
+        held.place.0.shared.metrics.connections.dec();
+        held.connection
     }
 
     /// It is not to be used for another message.

@@ -197,13 +197,24 @@ async fn slow_senders_are_cut_off() {
 
 #[tokio::test]
 async fn connections_are_bounded() {
-    let (gateway, _upstream) = plain("[proxy.limits]\nconnections = 8\n").await;
+    a_flood_passes_by("connections = 8").await;
+}
+
+#[tokio::test]
+async fn connections_of_one_peer_are_bounded() {
+    a_flood_passes_by("connections_per_peer = 8").await;
+}
+
+async fn a_flood_passes_by(limit: &str) {
+    let (gateway, _upstream) = plain(&format!("[proxy.limits]\n{limit}\n")).await;
     let mut held = vec![];
     for _ in 0..40 {
         held.push(Raw::connect(gateway.proxy()).await);
     }
-    drop(held);
     let call = gateway.get("/chat/");
+    let refused = call.clone().try_send().await;
+    assert!(refused.is_err(), "{refused:?}");
+    drop(held);
     message_flow_tests::eventually(|| async {
         match call.clone().try_send().await {
             Ok(reply) if reply.status == 200 => Ok(()),

@@ -1,0 +1,25 @@
+//! What is sent to a server: a head that is borrowed, so that sending it again costs no copy, and a
+//! body that is given away and comes back if none of it was sent.
+
+use http::{HeaderMap, Method, Request};
+
+use super::RequestBody;
+
+/// A request that is ready to be sent, as its server speaks.
+pub enum Outgoing<'a> {
+    /// HTTP/1.1.
+    Http1(RequestHead<'a>, RequestBody),
+    /// HTTP/2 with prior knowledge.
+    Http2(Request<RequestBody>),
+}
+
+/// The head of a request over HTTP/1.1.
+#[derive(Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// As it came.
+    pub method: &'a Method,
+    /// Path and query, to which the server's base is added.
+    pub target: &'a str,
+    /// Nothing that belongs to the client's connection; lengths are written by the body, not by them.
+    pub headers: &'a HeaderMap,
+}
