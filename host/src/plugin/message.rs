@@ -18,7 +18,7 @@ pub struct Message {
     pub method: Method,
     /// Path and query in origin form, as the server will see them.
     pub uri: Uri,
-    /// What the client asked for: `Host` or `:authority`.
+    /// What the client asked for; empty: what the header `host` says.
     pub authority: Arc<str>,
     /// The request's headers, without those of the connection.
     pub headers: HeaderMap,
@@ -37,6 +37,14 @@ pub struct Message {
     /// The body of the response if there is one, else of the request. Empty unless the plugin
     /// reads bodies ([`super::Generation::reads_body`]).
     pub body: Option<Body>,
+}
+
+impl Message {
+    /// What the client asked for: `Host` or `:authority`.
+    pub(super) fn authority(&self) -> &str {
+        let host = || self.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+        Some(&*self.authority).filter(|authority| !authority.is_empty()).or_else(host).unwrap_or_default()
+    }
 }
 
 /// The head of a response.

@@ -31,8 +31,12 @@ pub(super) struct Call<P, R> {
 
 /// The instances of one generation.
 pub(super) enum Pool {
-    Sync(Box<[Mutex<Option<Instance>>]>),
-    Waiting { permits: Semaphore, idle: Mutex<Vec<Instance>> },
+    /// Boxed, as an instance is taken out and put back for every call.
+    Sync(Box<[Mutex<Option<Box<Instance>>>]>),
+    Waiting {
+        permits: Semaphore,
+        idle: Mutex<Vec<Instance>>,
+    },
 }
 
 /// Numbers the threads that call plugins, so that each has a slot of its own.
@@ -61,7 +65,7 @@ impl Pool {
     /// Puts an instance where a call will find it.
     pub(super) fn keep(&self, instance: Instance) {
         match self {
-            Self::Sync(slots) => *slots[thread_number() % slots.len()].lock() = Some(instance),
+            Self::Sync(slots) => *slots[thread_number() % slots.len()].lock() = Some(Box::new(instance)),
             Self::Waiting { idle, .. } => idle.lock().push(instance),
         }
     }
@@ -90,7 +94,7 @@ impl Pool {
 
 #[inline]
 fn call_sync<P, R>(
-    slots: &[Mutex<Option<Instance>>],
+    slots: &[Mutex<Option<Box<Instance>>>],
     template: &Template,
     message: &mut Message,
     call: &Call<P, R>,
@@ -108,7 +112,7 @@ where
     };
     let mut instance = match slot.take() {
         Some(instance) => instance,
-        None => template.instantiate()?,
+        None => Box::new(template.instantiate()?),
     };
     instance.begin(message, call.deadline);
     let result = match (call.pick)(&instance.functions) {

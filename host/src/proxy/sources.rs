@@ -175,8 +175,7 @@ pub(super) fn health_elsewhere(endpoint: &Endpoint) -> Health {
 pub(super) fn message(head: &mut Parts, known: &Known<'_>, connection: Option<&Connection>) -> Message {
     Message {
         method: head.method.clone(),
-        uri: head.uri.clone(),
-        authority: authority(head).into(),
+        uri: std::mem::take(&mut head.uri),
         headers: std::mem::take(&mut head.headers),
         client: known.client.to_arc(),
         peer: connection.map(|connection| connection.peer),

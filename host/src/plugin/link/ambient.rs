@@ -30,7 +30,7 @@ fn request(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
         Ok((store.data().message.uri.query().map(str::to_owned),))
     })?;
     linker
-        .func_wrap("authority", |store: Store<'_>, ()| Ok((store.data().message.authority.to_string(),)))?;
+        .func_wrap("authority", |store: Store<'_>, ()| Ok((store.data().message.authority().to_owned(),)))?;
     linker.func_wrap("client", |store: Store<'_>, ()| Ok((store.data().message.client.to_string(),)))?;
     linker.func_wrap("peer", |store: Store<'_>, ()| {
         Ok((store.data().message.peer.map(|peer| peer.to_string()).unwrap_or_default(),))
