@@ -12,6 +12,7 @@ mod explain;
 mod guard;
 mod health;
 mod input;
+mod leaving;
 mod metrics;
 mod plugins;
 mod problem;
@@ -55,6 +56,20 @@ pub trait Routing: Send + Sync {
 
     /// How a server is.
     fn health(&self, uri: &ServerUri) -> Health;
+
+    /// What that is made of.
+    fn standing(&self, uri: &ServerUri) -> Standing;
+}
+
+/// What a router has seen of a server itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Active checks say that it is not well.
+    pub fails_checks: bool,
+    /// Failures of messages in a row keep it from getting any for a while.
+    pub ejected: bool,
+    /// Messages on their way.
+    pub in_flight: u32,
 }
 
 /// What the handlers work with; cheap to clone.
@@ -124,6 +139,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(services::show, services::put, services::delete))
         .routes(routes!(servers::put, servers::delete))
         .routes(routes!(servers::heartbeat))
+        .routes(routes!(leaving::drain))
         .routes(routes!(connect::connect))
         .routes(routes!(clients::show))
         .routes(routes!(clients::pin, clients::forget))

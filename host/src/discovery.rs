@@ -12,6 +12,7 @@ mod bell;
 mod connection;
 pub mod definition;
 mod doubts;
+mod drains;
 pub mod fault;
 pub mod frame;
 mod holdings;
@@ -25,9 +26,12 @@ pub mod requirement;
 mod session;
 mod writer;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -36,12 +40,15 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinSet,
+    time::timeout,
 };
 
 use crate::{
     drain::Drain,
-    table::{ServiceId, Table, TableError},
+    table::{ServiceId, Table, TableError, lease::Draining},
+    units::Span,
 };
+use bell::News;
 use definition::Limits;
 use holdings::Holdings;
 use index::Index;
@@ -50,6 +57,7 @@ use session::Place;
 use writer::Job;
 
 pub use connection::Peer;
+pub use drains::{Progress, Traffic};
 pub use metrics::Metrics;
 pub use options::Options;
 
@@ -89,6 +97,48 @@ impl Discovery {
         tasks.spawn(keeper::keep(Arc::clone(&discovery), view));
         drop(tasks);
         discovery
+    }
+
+    /// Follows the drains of servers, now that there is somebody to ask what is on its way to them.
+    pub fn follow_drains(self: &Arc<Self>, traffic: Arc<dyn Traffic>) {
+        self.tasks.lock().spawn(drains::follow(Arc::clone(self), traffic));
+    }
+
+    /// A server is to leave: it gets no new clients from now on, and none at all when `deadline` has
+    /// passed. Waits until that is done, at most for `wait`.
+    pub async fn drain(
+        &self,
+        service: &ServiceId,
+        server: &str,
+        deadline: Option<Duration>,
+        wait: Option<Duration>,
+    ) -> Result<Progress, TableError> {
+        let place = Place { service: service.clone(), server: server.into() };
+        let usual = self.options().drain;
+        // Whoever waits wants it to be done by then.
+        let deadline = deadline.unwrap_or_else(|| wait.map_or(usual, |wait| usual.min(wait / 2)));
+        let draining = Draining { stamp: rand::random(), deadline: Span(deadline), over: deadline.is_zero() };
+        let wish = Wish::Drain(None, draining);
+        let outcome = self.order_and_answer(Order { place: place.clone(), wish }).await.await;
+        outcome.unwrap_or_else(|_| Err(TableError::Unavailable("the router is stopping".to_owned())))?;
+        let mut views = self.table.subscribe();
+        let view = Arc::clone(&views.borrow_and_update());
+        let stored = view.stored(service).and_then(|stored| stored.server(server));
+        let Some(draining) = stored.and_then(|stored| stored.record.draining.as_ref()) else {
+            return Ok(if stored.is_none() { Progress::Drained } else { Progress::Cancelled });
+        };
+        let over =
+            views.wait_for(|view| drains::progress(view, &place, draining.stamp) != Progress::Draining);
+        let _ = timeout(wait.unwrap_or_default(), over).await;
+        let view = self.table.view();
+        Ok(drains::progress(&view, &place, draining.stamp))
+    }
+
+    /// A server is drained: its connection is told, if that is here.
+    fn drained(&self, place: &Place) {
+        tracing::info!(service = %place.service, server = %place.server, "drained");
+        self.metrics.drained.inc();
+        self.holdings.lock().tell(place, News::Drained);
     }
 
     /// Room for one more connection, for as long as it is held.
@@ -152,3 +202,6 @@ impl Discovery {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,6 +81,7 @@ impl Gateway {
         let (leave, leaving) = drain::drain();
         let (reload, config) = follow(config, source);
         let routes = Arc::new(Router::new(routing.parts.clone(), routing.compiled.subscribe()));
+        discovery.follow_drains(Arc::clone(&routes) as Arc<dyn discovery::Traffic>);
         let state = api::State {
             config: config.clone(),
             table: Arc::clone(&table),

@@ -108,6 +108,8 @@ pub enum Health {
     Healthy,
     /// Keeps its clients and gets new ones only while no other server is healthy.
     Suspect,
+    /// Keeps its clients and gets no new ones.
+    Draining,
     /// Gets nothing.
     Unhealthy,
 }
@@ -245,6 +247,7 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
             .ok_or("which is neither the id of a server of this service nor an absolute http:// URI")?;
         match standing::health(self.query, self.sources, &target) {
             Health::Unhealthy => Err("which is unhealthy"),
+            Health::Draining => Err("which is leaving"),
             _ if standing::avoided(self.query, &target) => Err("which was tried already"),
             _ => Ok(target),
         }

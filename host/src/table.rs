@@ -28,7 +28,12 @@ pub(crate) mod testing;
 mod tests;
 pub mod view;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -76,7 +81,7 @@ impl Options {
     pub fn new(router: impl Into<String>, adapter: impl Into<String>) -> Self {
         Self {
             router: router.into(),
-            record: RouterRecord { uri: String::new(), incarnation: String::new() },
+            record: RouterRecord::default(),
             adapter: adapter.into(),
             dir: None,
             overlay: Overlay::new(),
@@ -145,6 +150,16 @@ impl Table {
     /// The time of day.
     pub fn clock(&self) -> Clock {
         self.shared.options.clock
+    }
+
+    /// Says in this router's record to which servers no message goes from here any more, by
+    /// `SERVICE/SERVER` with the stamp of the drain.
+    pub fn report(&self, drained: BTreeMap<String, u32>) {
+        self.shared.drained.send_if_modified(|known| {
+            let changed = *known != drained;
+            *known = drained;
+            changed
+        });
     }
 
     /// How well the view agrees with the table, and a notice of each change of that.
@@ -259,17 +274,25 @@ impl Shared {
         tracing::warn!(%error, revision, "the routing table cannot be read: starting with the last known view");
     }
 
-    /// As many changes at a time as can be written. To each batch of many deletions of servers the
-    /// mark is added that tells other routers that they are meant.
+    /// As many changes at a time as can be written. To each batch with deletions the mark is added
+    /// that tells every router that they are meant.
     fn batches(&self, changes: Vec<Change>) -> Vec<Vec<Change>> {
-        let deletes = |change: &&Change| change.kind == "server" && change.value.is_none();
-        if changes.iter().filter(deletes).count() < hold::FEWEST || changes.len() == WRITE_AT_ONCE {
+        if !changes.iter().any(hold::is_deletion) || changes.len() == WRITE_AT_ONCE {
             return changes.chunks(WRITE_AT_ONCE).map(<[Change]>::to_vec).collect();
         }
-        let value = Some(format!("{{\"at\":{}}}", self.options.clock.now()));
-        let (kind, key) = (hold::EXPLICIT.to_owned(), self.options.router.clone());
-        let mark = Change { kind, key, value, ephemeral: true };
-        let marked = |batch: &[Change]| batch.iter().chain([&mark]).cloned().collect();
+        let marked = |batch: &[Change]| batch.iter().cloned().chain(self.mark(batch)).collect();
         changes.chunks(WRITE_AT_ONCE - 1).map(marked).collect()
+    }
+
+    fn mark(&self, batch: &[Change]) -> Option<Change> {
+        let deleted: HashSet<String> =
+            batch.iter().filter(|change| hold::is_deletion(change)).map(hold::name).collect();
+        if deleted.is_empty() {
+            return None;
+        }
+        let mark = hold::Mark { at: self.options.clock.now(), deleted: Some(deleted) };
+        let value = Some(serde_json::to_string(&mark).expect("texts and a number"));
+        let (kind, key) = (hold::EXPLICIT.to_owned(), self.options.router.clone());
+        Some(Change { kind, key, value, ephemeral: true })
     }
 }

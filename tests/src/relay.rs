@@ -39,6 +39,11 @@ impl Relay {
         format!("http://{}", self.address)
     }
 
+    /// Where to connect instead, without a scheme.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Ends every connection, and each new one at once.
     pub fn cut(&self) {
         self.line.send_replace(Line::Cut);

@@ -13,6 +13,12 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// A connected service.
 pub struct Service(WebSocket);
 
+impl From<WebSocket> for Service {
+    fn from(socket: WebSocket) -> Self {
+        Self(socket)
+    }
+}
+
 impl Service {
     /// Connects to an API and says who it is.
     pub async fn connect(to: SocketAddr, definition: Value) -> Self {

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
-use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
 
 use crate::wait::{PATIENCE, within};
 
@@ -20,6 +23,21 @@ impl WebSocket {
         within(PATIENCE, "the handshake", async {
             let stream = TcpStream::connect(to).await?;
             let (socket, _) = client_async(format!("ws://{to}{path}"), stream).await?;
+            Ok(Self(socket))
+        })
+        .await
+    }
+
+    /// As [`Self::open`], with a token.
+    ///
+    /// # Errors
+    /// The handshake was answered with something else than 101.
+    pub async fn open_as(to: SocketAddr, path: &str, token: &str) -> anyhow::Result<Self> {
+        let mut request = format!("ws://{to}{path}").into_client_request()?;
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
+        within(PATIENCE, "the handshake", async {
+            let stream = TcpStream::connect(to).await?;
+            let (socket, _) = client_async(request, stream).await?;
             Ok(Self(socket))
         })
         .await

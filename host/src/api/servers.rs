@@ -58,18 +58,28 @@ pub(super) async fn put(
     must_not_be_configured(&state.table.view(), &service)?;
     let new = write(&state, |view| {
         let stored = view.stored(&service).and_then(|stored| stored.server(&id));
-        let same = stored.is_some_and(|stored| stored.record == spec.record && !stored.held);
-        let change = if same { None } else { Some(put_server(&service, &id, &spec.record)?) };
+        let mut record = spec.record.clone();
+        if record.lease.is_none() {
+            record.lease = stored.and_then(|stored| connection(&stored.record));
+        }
+        let same = stored.is_some_and(|stored| stored.record == record && !stored.held);
+        let change = if same { None } else { Some(put_server(&service, &id, &record)?) };
         Ok((stored.is_none(), change.into_iter().collect()))
     })
     .await?;
     let view = state.table.view();
+    let checked = view.service(&service).is_some_and(|service| service.record.health.is_some());
     let server = view.service(&service).and_then(|service| service.server(&id));
     let server = server.ok_or_else(|| {
         Problem::new(Kind::Conflict, format!("server {id} was written, and removed again meanwhile"))
     })?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(ShownServer::new(server, Source::Table, &*state.routing))).into_response())
+    Ok((status, Json(ShownServer::new(server, Source::Table, &*state.routing, checked))).into_response())
+}
+
+/// The connection that keeps a server, and goes on to do so whatever else is written of it.
+fn connection(record: &ServerRecord) -> Option<Lease> {
+    record.lease.clone().filter(|lease| matches!(lease, Lease::Connection(_)))
 }
 
 /// Takes the `ttl` out of a document.

@@ -163,8 +163,12 @@ fn replacement(view: &View, id: &ServiceId, spec: &ServiceSpec) -> Result<Vec<Ch
     }
     for server in &spec.servers {
         let same = stored.and_then(|stored| stored.server(&server.id));
-        if same.is_none_or(|same| same.record != server.record || same.held) {
-            changes.push(put_server(id, &server.id, &server.record)?);
+        // What keeps a server, and whether it is leaving, is not for a list to say.
+        let kept = same.map(|same| (same.record.lease.clone(), same.record.draining.clone()));
+        let (lease, draining) = kept.unwrap_or_default();
+        let record = ServerRecord { lease, draining, ..server.record.clone() };
+        if same.is_none_or(|same| same.record != record || same.held) {
+            changes.push(put_server(id, &server.id, &record)?);
         }
     }
     for server in stored.into_iter().flat_map(|stored| &stored.servers) {

@@ -1,6 +1,6 @@
 //! Services and servers as the API shows them: the records, and what is known of them besides.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
@@ -13,7 +13,8 @@ use crate::{
     resolve::Health,
     table::{
         View,
-        record::{HealthCheck, ServerUri, ServiceId, Sticky},
+        lease::{Draining, Lease},
+        record::{HealthCheck, ServerRecord, ServerUri, ServiceId, Sticky},
         view::{Origin, Server, Service},
     },
 };
@@ -41,6 +42,10 @@ pub(super) struct ShownService {
     filters: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<HealthCheck>,
+    /// What services that need this one are told, in place of its servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    load_balancer: Option<ServerUri>,
     servers: Vec<ShownServer>,
     /// What keeps its messages from being routed as it says.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -58,6 +63,27 @@ pub(super) struct ShownServer {
     metadata: BTreeMap<String, String>,
     /// `healthy`, `suspect` or `unhealthy`, as this router sees it.
     health: &'static str,
+    /// What active checks say, where there are any: `passing` or `failing`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checks: Option<&'static str>,
+    /// How it is checked, if that is not said of the whole service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<HealthCheck>,
+    /// Failures of messages in a row keep it from getting any for a while.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ejected: bool,
+    /// Messages on their way to it from this router, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight: Option<u32>,
+    /// It is leaving.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draining: Option<Draining>,
+    /// What keeps it in the table; nothing: it stays until it is deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<Lease>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    load_balancer: Option<ServerUri>,
     /// Who defines it.
     source: Source,
 }
@@ -77,6 +103,8 @@ impl ShownService {
         let source = Source::from(service.origin);
         let warnings = super::plugins::warnings(plugins, &service.record);
         let record = service.record.clone();
+        let checked = record.health.is_some();
+        let shown = |server: &Arc<Server>| ShownServer::new(server, source, routing, checked);
         Self {
             service: service.id.clone(),
             name: service.id.name().to_owned(),
@@ -86,15 +114,19 @@ impl ShownService {
             registrar: record.registrar,
             sticky: record.sticky,
             filters: record.filters,
+            servers: service.servers.iter().map(shown).collect(),
             health: record.health,
-            servers: service.servers.iter().map(|server| ShownServer::new(server, source, routing)).collect(),
+            load_balancer: record.load_balancer,
             warnings,
         }
     }
 }
 
 impl ShownServer {
-    pub(super) fn new(server: &Server, source: Source, routing: &dyn Routing) -> Self {
+    /// `checked`: its service says how its servers are checked.
+    pub(super) fn new(server: &Server, source: Source, routing: &dyn Routing, checked: bool) -> Self {
+        let standing = routing.standing(&server.record.uri);
+        let ServerRecord { check, draining, lease, load_balancer, .. } = server.record.clone();
         let health = if server.is_suspect() { Health::Suspect } else { routing.health(&server.record.uri) };
         Self {
             id: server.id.to_string(),
@@ -102,10 +134,21 @@ impl ShownServer {
             weight: server.record.weight,
             metadata: server.record.metadata.clone(),
             health: match health {
-                Health::Healthy => "healthy",
+                Health::Healthy | Health::Draining => "healthy",
                 Health::Suspect => "suspect",
                 Health::Unhealthy => "unhealthy",
             },
+            checks: (check.is_some() || checked).then_some(if standing.fails_checks {
+                "failing"
+            } else {
+                "passing"
+            }),
+            check,
+            ejected: standing.ejected,
+            in_flight: Some(standing.in_flight).filter(|count| *count > 0),
+            draining,
+            lease,
+            load_balancer,
             source,
         }
     }

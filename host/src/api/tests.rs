@@ -43,6 +43,10 @@ impl Routing for Always {
     fn health(&self, _: &ServerUri) -> Health {
         Health::Healthy
     }
+
+    fn standing(&self, _: &ServerUri) -> Standing {
+        Standing::default()
+    }
 }
 
 struct Api {

@@ -271,6 +271,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 }
                 Act::Drain(place, deadline) => {
                     let lease = self.discovery.holdings.lock().lease(&place, self.number).cloned();
+                    if lease.is_none() {
+                        continue;
+                    }
                     let deadline = Span(deadline.unwrap_or(self.discovery.options().drain));
                     let draining = Draining { stamp: rand::random(), deadline, over: deadline.0.is_zero() };
                     let order = Order { place, wish: Wish::Drain(lease, draining) };

@@ -117,6 +117,14 @@ impl Holdings {
         (holding.connection == connection).then_some(&holding.lease)
     }
 
+    /// Tells the connection that holds a server what happened to it.
+    pub(super) fn tell(&self, place: &Place, news: News) {
+        let holding = self.held.get(&place.service).and_then(|servers| servers.get(&place.server));
+        if let Some(holding) = holding {
+            holding.bell.tell(news);
+        }
+    }
+
     /// Whether something is not as the table says.
     pub(super) fn has_open(&self) -> bool {
         !self.open.is_empty()

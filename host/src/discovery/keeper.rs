@@ -87,7 +87,8 @@ impl<'a> Keeper<'a> {
         let known = self.view.routers().get(router);
         let known = known.is_some_and(|known| known.incarnation == record.incarnation);
         let mut holdings = self.discovery.holdings.lock();
-        let mut orders = holdings.compare(&self.view, changed.iter(), self.estranged);
+        let estranged = self.estranged || !known;
+        let mut orders = holdings.compare(&self.view, changed.iter(), estranged);
         let returned = std::mem::replace(&mut self.estranged, !known) && known;
         if returned || (self.again <= now && holdings.has_open()) {
             orders.extend(holdings.again(&self.view, self.estranged));

@@ -14,6 +14,7 @@ pub(super) fn table_options(config: &Config, router: &str, api: SocketAddr) -> t
     let record = RouterRecord {
         uri: config.router.uri.clone().unwrap_or_else(|| format!("{scheme}://{api}")),
         incarnation: format!("{:016x}", rand::random::<u64>()),
+        drained: BTreeMap::new(),
     };
     table::Options {
         record,

@@ -6,7 +6,8 @@ use futures_util::future::BoxFuture;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    api::Routing,
+    api::{Routing, Standing},
+    discovery::Traffic,
     proxy::Parts,
     release::guard::{Counts, Seen},
     resolve::{Explanation, Health, Question},
@@ -36,6 +37,17 @@ impl Counts for Router {
     }
 }
 
+impl Traffic for Router {
+    fn routed(&self) -> watch::Receiver<Revision> {
+        self.compiled.clone()
+    }
+
+    fn is_quiet(&self, service: &ServiceId, server: &str, stamp: u32) -> bool {
+        let plan = self.parts.plan.load();
+        plan.service(service).is_some_and(|service| service.is_quiet(server, stamp))
+    }
+}
+
 impl Routing for Router {
     fn explain(&self, question: Question) -> BoxFuture<'_, Option<Explanation>> {
         Box::pin(async move { self.parts.explain(question).await.ok() })
@@ -46,6 +58,15 @@ impl Routing for Router {
         Box::pin(async move {
             let _ = timeout(COMPILING, compiled.wait_for(|compiled| *compiled >= revision)).await;
         })
+    }
+
+    fn standing(&self, uri: &ServerUri) -> Standing {
+        let endpoint = self.parts.endpoints.get(uri);
+        Standing {
+            fails_checks: endpoint.fails_checks(),
+            ejected: endpoint.is_ejected(),
+            in_flight: endpoint.in_flight(),
+        }
     }
 
     fn health(&self, uri: &ServerUri) -> Health {

@@ -5,7 +5,11 @@
 //! it to its end: its service, with the servers' endpoints and the plugin generations it will pass.
 //! A service of which nothing has changed is shared with the plan before.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -17,9 +21,15 @@ use super::{
 };
 use crate::{
     plugin::{Generation, Kind, PluginSet},
-    table::{Named, Release, Service, ServiceId, View, record::HealthCheck},
+    table::{
+        Named, Release, Service, ServiceId, View,
+        record::{HealthCheck, Sticky},
+    },
     upstream::{Endpoint, Endpoints, check::Check},
 };
+
+/// By then every message that began under an earlier plan has been sent, whatever plugins it asked.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What a plan is compiled from, besides what changes.
 pub struct Compiler {
@@ -76,6 +86,8 @@ pub struct ServicePlan {
     pub settings: Arc<Settings>,
     pub(super) metrics: ServiceMetrics,
     checks: Vec<Arc<Check>>,
+    /// Those before it, by which messages may still be routed, with when that began to end.
+    earlier: Vec<(Weak<ServicePlan>, Instant)>,
 }
 
 /// A plugin that is configured, and the build of it that is loaded, if any.
@@ -145,9 +157,13 @@ impl Compiler {
         let fixed = service.record.server.as_ref().map(|uri| self.endpoints.get(uri));
         let endpoints: Vec<_> =
             service.servers.iter().map(|server| self.endpoints.get(&server.record.uri)).collect();
-        let all = endpoints.iter().chain(&fixed);
-        let checks = service.record.health.as_ref();
-        let checks = checks.map(|health| all.map(|endpoint| self.check(endpoint, health, old)).collect());
+        let own = service.servers.iter().map(|server| server.record.check.as_ref());
+        let all = endpoints.iter().zip(own).chain(fixed.iter().map(|fixed| (fixed, None)));
+        let checks = all.filter_map(|(endpoint, own)| {
+            let health = own.or(service.record.health.as_ref())?;
+            Some(self.check(endpoint, health, old))
+        });
+        let checks = checks.collect();
         Arc::new(ServicePlan {
             service: service.clone(),
             fixed,
@@ -157,7 +173,8 @@ impl Compiler {
             response_filters,
             settings: settings.clone(),
             metrics: self.metrics.service(service.id.as_str()),
-            checks: checks.unwrap_or_default(),
+            checks,
+            earlier: old.map(ServicePlan::superseded).unwrap_or_default(),
         })
     }
 
@@ -175,6 +192,33 @@ impl Compiler {
             let outcomes = self.endpoints.metrics().checks.clone();
             Arc::new(Check::begin(&self.runtime, endpoint.clone(), health.clone(), outcomes))
         })
+    }
+}
+
+impl ServicePlan {
+    /// Itself and those before it that are still in use.
+    fn superseded(self: &Arc<Self>) -> Vec<(Weak<Self>, Instant)> {
+        let used =
+            |(plan, since): &(Weak<Self>, Instant)| plan.strong_count() > 0 && since.elapsed() < LINGER;
+        let earlier = self.earlier.iter().filter(|earlier| used(earlier)).cloned();
+        earlier.chain([(Arc::downgrade(self), Instant::now())]).collect()
+    }
+
+    /// Whether no message goes to a server any more, because of this drain.
+    pub fn is_quiet(&self, server: &str, stamp: u32) -> bool {
+        let earlier = self.earlier.iter().filter(|(_, since)| since.elapsed() < LINGER);
+        let mut earlier = earlier.filter_map(|(plan, _)| plan.upgrade());
+        let place = self.service.servers.iter().position(|known| *known.id == *server);
+        self.spares(server, stamp)
+            && earlier.all(|plan| plan.spares(server, stamp))
+            && place.is_some_and(|place| self.endpoints[place].in_flight() == 0)
+    }
+
+    /// Whether messages that are routed by this plan never go to a server, because of this drain.
+    fn spares(&self, server: &str, stamp: u32) -> bool {
+        let sticky = self.service.record.sticky != Sticky::Off;
+        let draining = self.service.server(server).and_then(|server| server.record.draining.as_ref());
+        draining.is_some_and(|draining| draining.stamp == stamp && (draining.over || !sticky))
     }
 }
 

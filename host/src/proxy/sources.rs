@@ -202,10 +202,12 @@ impl ServicePlan {
         let Some(place) = self.service.place(server.number) else { return Health::Unhealthy };
         let endpoint = &self.endpoints[place];
         let unavailable = endpoint.fails_checks() || (endpoint.is_ejected() && self.may_eject());
-        match (unavailable, server.is_suspect()) {
-            (true, _) => Health::Unhealthy,
-            (false, true) => Health::Suspect,
-            (false, false) => Health::Healthy,
+        match &server.record.draining {
+            _ if unavailable => Health::Unhealthy,
+            Some(draining) if draining.over => Health::Unhealthy,
+            Some(_) => Health::Draining,
+            None if server.is_suspect() => Health::Suspect,
+            None => Health::Healthy,
         }
     }
 
@@ -221,7 +223,7 @@ impl message::Candidates for ServicePlan {
         let servers = self.service.servers.iter().zip(&self.endpoints);
         let listed = servers.filter_map(|(server, endpoint)| {
             let health = self.health(server);
-            (health != Health::Unhealthy).then(|| message::Candidate {
+            matches!(health, Health::Healthy | Health::Suspect).then(|| message::Candidate {
                 id: server.id.to_string(),
                 uri: server.record.uri.to_string(),
                 weight: server.record.weight,

@@ -12,6 +12,8 @@ pub struct Unavailable {
     pub listed: usize,
     /// Of these, unhealthy.
     pub unhealthy: usize,
+    /// Of the others, leaving.
+    pub draining: usize,
     /// Of the others, with weight 0.
     pub weightless: usize,
     /// Of the others, already tried for this message.
@@ -23,10 +25,11 @@ impl fmt::Display for Unavailable {
         if self.listed == 0 {
             return f.write_str("empty");
         }
-        let Self { listed, unhealthy, weightless, tried } = self;
+        let Self { listed, unhealthy, draining, weightless, tried } = self;
+        let leaving = if *draining == 0 { String::new() } else { format!("{draining} leaving, ") };
         write!(
             f,
-            "none of {listed} is available ({unhealthy} unhealthy, {weightless} of weight 0, {tried} tried already)"
+            "none of {listed} is available ({unhealthy} unhealthy, {leaving}{weightless} of weight 0, {tried} tried already)"
         )
     }
 }
@@ -68,6 +71,8 @@ impl Unavailable {
         self.listed += 1;
         if health == Health::Unhealthy {
             self.unhealthy += 1;
+        } else if health == Health::Draining {
+            self.draining += 1;
         } else if server.record.weight == 0 {
             self.weightless += 1;
         } else if query.avoid.contains(&server.number) {

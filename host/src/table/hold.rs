@@ -1,6 +1,7 @@
 //! Mass loss: most servers of the registry gone in one update, as when a router or the datastore
 //! misbehaves. They are kept as suspect for the grace period and only then given up, unless they
-//! come back. What was deleted by an explicit write is obeyed at once.
+//! come back. What was deleted by an explicit write is obeyed at once: the router that writes it adds
+//! a mark that names it, because a deletion of what the table has lost already is no change of its own.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,6 +17,38 @@ use crate::units::Span;
 pub(super) const FEWEST: usize = 3;
 /// The kind of the entry that a router writes together with deletions that are meant.
 pub(super) const EXPLICIT: &str = "explicit";
+
+/// The value of that entry.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct Mark {
+    /// When it was written, in milliseconds since the Unix epoch, so that each differs.
+    pub(super) at: u64,
+    /// What is meant, as `KIND/KEY`; none: every deletion that comes with it.
+    #[serde(default)]
+    pub(super) deleted: Option<HashSet<String>>,
+}
+
+impl Mark {
+    fn read(change: &Change) -> Option<Self> {
+        let value = change.value.as_ref().filter(|_| change.kind == EXPLICIT)?;
+        Some(serde_json::from_str(value).unwrap_or_default())
+    }
+
+    fn means(&self, change: &Change) -> bool {
+        let named = |deleted: &HashSet<String>| deleted.contains(&name(change));
+        self.deleted.as_ref().is_none_or(named)
+    }
+}
+
+/// As a mark names a deletion.
+pub(super) fn name(change: &Change) -> String {
+    format!("{}/{}", change.kind, change.key)
+}
+
+/// Whether a deletion is one that a mark should name.
+pub(super) fn is_deletion(change: &Change) -> bool {
+    change.value.is_none() && matches!(change.kind.as_str(), "service" | "server" | "release")
+}
 
 /// What is kept although the table has lost it.
 #[derive(Default)]
@@ -43,11 +76,14 @@ impl Hold {
         meant: impl Fn(&Change) -> bool,
     ) -> Obeyed {
         self.release(changes);
-        let marked = changes.iter().any(|change| change.kind == EXPLICIT && change.value.is_some());
-        let lost: HashSet<_> = lost(view, changes).filter(|place| !meant(&changes[*place])).collect();
+        let marks: Vec<Mark> = changes.iter().filter_map(Mark::read).collect();
+        let given_up = self.given_up(&marks);
+        let changes: Vec<Change> = changes.iter().chain(&given_up).cloned().collect();
+        let meant = |change: &Change| meant(change) || marks.iter().any(|mark| mark.means(change));
+        let lost: HashSet<_> = lost(view, &changes).filter(|place| !meant(&changes[*place])).collect();
         let suspects: Vec<_> = lost.iter().filter_map(|place| server(view, &changes[*place])).collect();
-        if marked || suspects.len() < FEWEST || suspects.len() * 2 <= total(view) {
-            return Obeyed { changes: changes.to_vec(), suspects: Vec::new() };
+        if suspects.len() < FEWEST || suspects.len() * 2 <= total(view) {
+            return Obeyed { changes, suspects: Vec::new() };
         }
         let until = Instant::now() + grace;
         self.kept.extend(lost.iter().map(|place| (key(&changes[*place]), until)));
@@ -62,6 +98,16 @@ impl Hold {
         for change in changes {
             self.kept.remove(&key(change));
         }
+    }
+
+    /// What is kept and was deleted once more by somebody who meant it.
+    fn given_up(&mut self, marks: &[Mark]) -> Vec<Change> {
+        let named = |kind: &str, key: &str| {
+            let name = format!("{kind}/{key}");
+            marks.iter().any(|mark| mark.deleted.as_ref().is_some_and(|deleted| deleted.contains(&name)))
+        };
+        let given_up = self.kept.extract_if(|(kind, key), _| named(kind, key));
+        given_up.map(|((kind, key), _)| Change { kind, key, value: None, ephemeral: false }).collect()
     }
 
     /// When the first of them is to be given up.

@@ -402,10 +402,14 @@ impl HealthCheck {
 }
 
 /// One running Message Flow process: the value of a `router` entry, whose key is its id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RouterRecord {
     /// Where other routers and people reach its API.
     pub uri: String,
     /// Differs with every start of the process.
     pub incarnation: String,
+    /// Servers that drain and to which it sends nothing any more, by `SERVICE/SERVER`, with the
+    /// stamps of their drains.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drained: BTreeMap<String, u32>,
 }

@@ -1,6 +1,9 @@
 //! What the parts of a [`Table`](super::Table) share, and the one place where views are made.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -26,6 +29,8 @@ pub(super) struct Shared {
     pub(super) history: Arc<History>,
     pub(super) views: watch::Sender<Arc<View>>,
     pub(super) status: watch::Sender<Status>,
+    /// The drains that are over as far as this router goes, with their stamps.
+    pub(super) drained: watch::Sender<BTreeMap<String, u32>>,
     /// Something was written here: the loop should ask for changes now.
     pub(super) poke: Notify,
     numbers: Arc<Numbers>,
@@ -59,6 +64,7 @@ impl Shared {
             history: History::new(),
             views: watch::Sender::new(Arc::new(view)),
             status: watch::Sender::new(Status::Starting(None)),
+            drained: watch::Sender::default(),
             poke: Notify::new(),
             numbers,
             making: Mutex::new(making),

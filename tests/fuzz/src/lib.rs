@@ -15,6 +15,7 @@ use std::{
 
 use message_flow::{
     config::{Config, Overrides, record},
+    discovery::{definition::Limits, frame},
     plugin::{Options, Plugins},
     table::{
         Numbers, View,
@@ -42,6 +43,23 @@ pub fn texts(bytes: &[u8]) {
     if let Ok(uri) = text.parse::<ServerUri>() {
         assert!(!uri.host_port().is_empty());
         assert!(uri.base().is_empty() || uri.base().starts_with('/'), "{uri}");
+    }
+}
+
+/// What a service says over its connection.
+pub fn frames(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let peer = std::net::IpAddr::from([127, 0, 0, 1]);
+    match frame::read(text, peer, Limits { requirements: 16 }) {
+        Ok(frame::Said::Define(definition)) => {
+            assert!(definition.requires.len() <= 16);
+            if let Some(server) = &definition.server {
+                let written = serde_json::to_string(&server.record).expect("a record is written");
+                assert_eq!(serde_json::from_str(&written).ok().as_ref(), Some(&server.record), "{written}");
+            }
+        }
+        Ok(_) => {}
+        Err(fault) => assert!(!fault.reason.is_empty() && fault.reason.len() < 64 << 10),
     }
 }
 

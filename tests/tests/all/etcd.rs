@@ -211,14 +211,23 @@ async fn a_mass_loss_is_not_obeyed_at_once() {
 }
 
 #[tokio::test]
-#[ignore = "the write is answered, and the servers that are held back still serve"]
 async fn an_explicit_loss_is_obeyed_at_once() {
     let etcd = Etcd::start().await;
-    let upstreams = [Upstream::start("a").await, Upstream::start("b").await];
+    let upstreams = [Upstream::start("a").await, Upstream::start("b").await, Upstream::start("c").await];
     let servers: Vec<_> = upstreams.iter().map(Upstream::uri).collect();
-    let gateway = on(&etcd).start().await;
+    let (gateway, other) = (on(&etcd).start().await, on(&etcd).start().await);
     gateway.put("chat", json!({ "servers": servers })).await;
+    routed(&other, "chat").await;
     etcd.must(&["del", "--prefix", "/test/servers/"]).await;
+    for gateway in [&gateway, &other] {
+        eventually(|| async {
+            let suspects = gateway.metric("message_flow_view_suspects").await;
+            if suspects > 2.5 { Ok(()) } else { Err(format!("{suspects} suspects")) }
+        })
+        .await;
+    }
     gateway.put("chat", json!({ "servers": [] })).await;
     gateway.get("/chat/").send().await.problem(503);
+    let call = other.get("/chat/");
+    other.until(call, 503).await;
 }

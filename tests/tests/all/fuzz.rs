@@ -25,6 +25,15 @@ const RECORDS: &[&str] = &[
     r#"{"uri":"http://127.0.0.1:8081","incarnation":"abc"}"#,
 ];
 
+const FRAMES: &[&str] = &[
+    r#"{"name":"carchase-service","requires":["explosion-service@2",{"name":"b","servers":"all"}],"port":9877,"since":7}"#,
+    r#"{"type":"identification","payload":{"name":"a","version":2,"host":"::1","port":1,"weight":3,"metadata":{"a":1}}}"#,
+    r#"{"name":"a","uri":"h2c://b:2/base","load_balancer":{"host":"lb","port":80},"check":{"path":"/ok","interval":"1s"}}"#,
+    r#"{"type":"require","payload":{"requires":["a","b@1"],"servers":"all"}}"#,
+    r#"{"type":"drain","payload":{"deadline":"30s"}}"#,
+    r#"{"type":"deregister"}"#,
+];
+
 const CHANGES: &str = "put\nservice\nchat\n{\"sticky\":false}\0put\nserver\nchat/a:1\n{\"uri\":\"http://a:1\"}\0\
     put\nserver\nchat@2/b:1\n{\"uri\":\"http://b:1\",\"weight\":0}\0put\nrelease\nchat\n{\"weights\":{\"2\":1}}\0\
     delete\nserver\nchat/a:1\0put\nrouter\nr1\n{\"uri\":\"http://c\",\"incarnation\":\"1\"}\0put\nodd\nx\n[]\0delete\nservice\nchat";
@@ -49,6 +58,12 @@ fn texts() {
 fn records() {
     let seeds: Vec<_> = RECORDS.iter().map(|text| text.as_bytes()).collect();
     fuzz(2000, &seeds, targets::records);
+}
+
+#[test]
+fn frames() {
+    let seeds: Vec<_> = FRAMES.iter().map(|text| text.as_bytes()).collect();
+    fuzz(4000, &seeds, targets::frames);
 }
 
 #[test]

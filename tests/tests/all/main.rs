@@ -11,6 +11,7 @@ mod clients;
 mod command_line;
 mod crashes;
 mod discovery;
+mod discovery_cluster;
 mod draining;
 mod etcd;
 mod etcd_client;

@@ -85,3 +85,16 @@ async fn servers_that_come_back_after_a_restart_of_the_table_are_no_outage() {
     pass(2 * GRACE).await;
     assert_eq!(servers(&views.borrow_and_update(), "chat").as_deref(), Some("a b c d"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_is_given_up_when_somebody_means_it() {
+    let far = TestTable::new();
+    far.change(&four());
+    let here = start(&far).await;
+    let there = Table::start(Arc::clone(&far) as Arc<dyn Adapter>, options("there")).await;
+    seen(&here, far.change(&gone(&["a", "b", "c"]))).await;
+    let revision = here.write(gone(&["a", "b"]), None).await.unwrap();
+    for table in [&here, &there] {
+        assert_eq!(servers(&*seen(table, revision).await, "chat").as_deref(), Some("[c] d"));
+    }
+}

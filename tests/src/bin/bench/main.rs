@@ -4,6 +4,7 @@
 //! cargo run --release -p message-flow-tests --bin bench                 # everything, about six minutes
 //! cargo run --release -p message-flow-tests --bin bench -- --quick      # a smoke run
 //! cargo run --release -p message-flow-tests --bin bench -- reload start # these parts only
+//! cargo run --release -p message-flow-tests --bin bench -- discovery    # connected services
 //! cargo run --release -p message-flow-tests --bin bench -- peers        # nginx and HAProxy alone
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! rounds are compared. `MESSAGE_FLOW_BINARY` names a binary to measure in place of a fresh release
 //! build; a peer that is not installed is left out.
 
+mod discovery;
 mod histogram;
 mod peers;
 mod reload;
@@ -48,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
     let effort = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { FULL };
     let parts: Vec<_> =
         arguments.iter().filter(|argument| *argument != "--quick").map(String::as_str).collect();
-    let known = ["routing", "reload", "start", "peers"];
+    let known = ["routing", "reload", "start", "discovery", "peers"];
     if let Some(unknown) = parts.iter().find(|part| !known.contains(*part)) {
         anyhow::bail!("unknown part {unknown}: there are {known:?}, and --quick");
     }
@@ -62,6 +64,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted("reload") {
         reload::measure(&binary, effort).await?;
+    }
+    if wanted("discovery") {
+        discovery::measure(&binary, effort).await?;
     }
     if wanted("routing") {
         routing::measure(Some(&binary), effort).await?;

@@ -1,0 +1,154 @@
+//! Part four: how soon connected services are told, what an idle connection costs, and how soon a
+//! thousand are back.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use futures_util::{SinkExt, StreamExt, future::join_all};
+use message_flow_tests::{Gateway, Service};
+use serde_json::json;
+use tokio::{net::TcpStream, process::Command, task::JoinSet};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+
+use crate::{Effort, histogram::Histogram, usage};
+
+/// Services that are connected while notifications are measured.
+const CONNECTED: usize = 1000;
+/// Of these so many need the service that comes and goes.
+const CONCERNED: usize = 100;
+/// Connections opened at once.
+const AT_ONCE: usize = 200;
+/// Clients that only listen now and then answer no pings.
+const CONFIG: &str =
+    "[api.limits]\nconnections = 4096\n[discovery]\nrate = 1000\nping = \"10m\"\ndeadline = \"20m\"\n";
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// Measures and prints.
+///
+/// # Errors
+/// A connection broke off.
+pub(crate) async fn measure(binary: &Path, effort: Effort) -> anyhow::Result<()> {
+    raise_limit().await?;
+    let gateway = Gateway::setup().binary(binary).config(CONFIG).start().await;
+    let sockets = notifications(&gateway, effort).await?;
+    reconnects(&gateway, sockets).await?;
+    drop(gateway);
+    idle(binary, effort).await
+}
+
+/// Every connection has a descriptor in either process; the gateway inherits the limit.
+async fn raise_limit() -> anyhow::Result<()> {
+    let pid = std::process::id().to_string();
+    let status = Command::new("prlimit").args(["--pid", &pid, "--nofile=32768:32768"]).status().await?;
+    anyhow::ensure!(
+        status.success(),
+        "prlimit --nofile=32768 failed: run as a user who may open so many files"
+    );
+    Ok(())
+}
+
+async fn notifications(gateway: &Gateway, effort: Effort) -> anyhow::Result<Vec<Socket>> {
+    let needs = |at: usize| if at < CONCERNED { json!(["explosion-service"]) } else { json!(["nothing"]) };
+    let define =
+        |at: usize| json!({ "name": format!("service-{at}"), "port": 1 + at, "requires": needs(at) });
+    let mut sockets = connect(gateway.api(), CONNECTED, |at| Some(define(at).to_string())).await?;
+    wait_for_servers(gateway, CONNECTED).await;
+    let mut latencies = Histogram::new();
+    let mut explosion = Service::open(gateway.api()).await;
+    for round in 0..effort.replacements.max(20) {
+        let begin = Instant::now();
+        explosion.say(json!({ "name": "explosion-service", "port": 10_000 + round })).await;
+        for latency in join_all(sockets[..CONCERNED].iter_mut().map(|socket| heard(socket, begin))).await {
+            latencies.count(latency?);
+        }
+    }
+    println!(
+        "discovery: {CONCERNED} of {CONNECTED} connected services told of a registration after p50 {:.1} ms, p99 {:.1} ms, longest {:.1?}",
+        latencies.quantile(0.5) / 1000.0,
+        latencies.quantile(0.99) / 1000.0,
+        latencies.longest(),
+    );
+    Ok(sockets)
+}
+
+async fn heard(socket: &mut Socket, begin: Instant) -> anyhow::Result<Duration> {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(_))) => return Ok(begin.elapsed()),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(error.into()),
+            None => anyhow::bail!("a connection ended"),
+        }
+    }
+}
+
+/// All connections break off at once; how long until every service is there again.
+async fn reconnects(gateway: &Gateway, sockets: Vec<Socket>) -> anyhow::Result<()> {
+    drop(sockets);
+    let begin = Instant::now();
+    let define = |at: usize| json!({ "name": format!("service-{at}"), "port": 1 + at }).to_string();
+    let sockets = connect(gateway.api(), CONNECTED, |at| Some(define(at))).await?;
+    while gateway.metric("message_flow_view_suspects ").await > 0.5 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("discovery: {CONNECTED} services reconnected and settled in {:.1?}", begin.elapsed());
+    drop(sockets);
+    Ok(())
+}
+
+async fn idle(binary: &Path, effort: Effort) -> anyhow::Result<()> {
+    let count = usize::try_from(effort.many)?.min(10_000);
+    let gateway = Gateway::setup().binary(binary).config(CONFIG).start().await;
+    let before = usage::resident(&[gateway.pid()]);
+    let define = |at: usize| json!({ "name": format!("idle-{at}"), "requires": ["nothing"] }).to_string();
+    let sockets = connect(gateway.api(), count, |at| Some(define(at))).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = usage::resident(&[gateway.pid()]).saturating_sub(before);
+    println!(
+        "discovery: {count} idle connections take {:.1} KiB each\n",
+        used as f64 / 1024.0 / count as f64
+    );
+    drop(sockets);
+    Ok(())
+}
+
+async fn connect(
+    api: SocketAddr,
+    count: usize,
+    says: impl Fn(usize) -> Option<String>,
+) -> anyhow::Result<Vec<Socket>> {
+    let mut sockets = Vec::with_capacity(count);
+    let mut opening = JoinSet::new();
+    for at in 0..count {
+        if opening.len() >= AT_ONCE
+            && let Some(opened) = opening.join_next().await
+        {
+            sockets.push(opened??);
+        }
+        opening.spawn(open(api, at, says(at)));
+    }
+    while let Some(opened) = opening.join_next().await {
+        sockets.push(opened??);
+    }
+    sockets.sort_by_key(|(at, _)| *at);
+    Ok(sockets.into_iter().map(|(_, socket)| socket).collect())
+}
+
+async fn open(api: SocketAddr, at: usize, says: Option<String>) -> anyhow::Result<(usize, Socket)> {
+    let stream = TcpStream::connect(api).await?;
+    let (mut socket, _) = client_async(format!("ws://{api}/v1/connect"), stream).await?;
+    if let Some(text) = says {
+        socket.send(Message::text(text)).await?;
+    }
+    Ok((at, socket))
+}
+
+async fn wait_for_servers(gateway: &Gateway, count: usize) {
+    while gateway.metric("message_flow_view_servers ").await < count as f64 - 0.5 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

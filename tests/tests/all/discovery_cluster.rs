@@ -1,0 +1,112 @@
+//! Services that are connected to several routers on the same etcd.
+
+use message_flow_tests::{Etcd, Gateway, Service, Upstream, eventually};
+use serde_json::{Value, json};
+
+async fn router(etcd: &Etcd) -> Gateway {
+    let endpoint = etcd.endpoint();
+    let config = format!(
+        "[table]\nadapter = \"etcd\"\n[plugin.etcd]\nconfig = {{ endpoints = \"{endpoint}\", prefix = \"/test\" }}\n\
+         [discovery]\ngrace = \"3s\"\n"
+    );
+    Gateway::setup().config(config).start().await
+}
+
+/// Waits until a router shows the one server of a service like this.
+async fn shows(gateway: &Gateway, service: &str, wanted: impl Fn(&Value) -> bool) {
+    eventually(|| async {
+        let reply = gateway.ask("GET", format!("/v1/services/{service}")).send().await;
+        let shown = reply.json();
+        if wanted(&shown["servers"][0]) { Ok(()) } else { Err(shown) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn services_find_each_other_across_routers() {
+    let etcd = Etcd::start().await;
+    let (one, two) = (router(&etcd).await, router(&etcd).await);
+    let mut web = Service::connect(one.api(), json!({ "name": "web", "requires": ["chat"] })).await;
+    web.settled().await;
+    let chat = Service::connect(two.api(), json!({ "name": "chat", "port": 7 })).await;
+    let found = web.required("chat").await;
+    assert_eq!(found["port"], 7);
+    // Gone from one router and back at the other within the grace is no news.
+    chat.close().await;
+    shows(&one, "chat", |server| server["health"] == "suspect").await;
+    let chat = Service::connect(one.api(), json!({ "name": "chat", "port": 7 })).await;
+    shows(&two, "chat", |server| server["health"] == "healthy").await;
+    web.hears_nothing().await;
+    chat.close().await;
+    web.lost("chat").await;
+}
+
+#[tokio::test]
+async fn what_a_dead_router_held_is_suspect_and_lost_only_if_it_stays_away() {
+    let etcd = Etcd::start().await;
+    let (stays, dies) = (router(&etcd).await, router(&etcd).await);
+    let back = json!({ "name": "back", "port": 1 });
+    let gone = json!({ "name": "gone", "port": 2 });
+    let needs = json!({ "name": "web", "requires": ["back", "gone"] });
+    let mut web = Service::connect(stays.api(), needs.clone()).await;
+    let _first = Service::connect(dies.api(), back.clone()).await;
+    web.required("back").await;
+    let _second = Service::connect(dies.api(), gone).await;
+    let seen = web.required("gone").await["revision"].clone();
+    let mut moved = Service::connect(dies.api(), needs.clone()).await;
+    moved.hear().await;
+
+    drop(dies.kill().await);
+    // Whoever was connected there comes here, and has missed nothing.
+    let _first = Service::connect(stays.api(), back).await;
+    let resumed = json!({ "name": "web", "requires": ["back", "gone"], "since": seen });
+    let mut moved = Service::connect(stays.api(), resumed).await;
+    shows(&stays, "back", |server| server["health"] == "healthy").await;
+    shows(&stays, "gone", |server| server["health"] == "suspect").await;
+
+    // The first and only news is about the one that did not come back.
+    web.lost("gone").await;
+    moved.lost("gone").await;
+    web.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn a_drain_is_over_when_every_router_says_so() {
+    let etcd = Etcd::start().await;
+    let (one, two) = (router(&etcd).await, router(&etcd).await);
+    let (a, b) = (Upstream::start("a").await, Upstream::start("b").await);
+    one.put("chat", json!({ "servers": [a.uri(), b.uri()], "sticky": false })).await;
+    two.until(two.get("/chat/"), 200).await;
+    let slow = tokio::spawn(two.get("/chat/slow/2500").send());
+    let at = |upstream: &Upstream| upstream.seen().iter().any(|seen| seen.target == "/slow/2500");
+    let busy = eventually(|| async {
+        [&a, &b].into_iter().find(|upstream| at(upstream)).ok_or("the slow request is not on its way")
+    })
+    .await;
+    let drain = one.ask("POST", format!("/v1/services/chat/servers/{}/drain?wait=15s", busy.id()));
+    assert_eq!(drain.send().await.expect(200).json()["state"], "drained");
+    assert!(slow.is_finished(), "the other router had something on its way");
+}
+
+#[tokio::test]
+async fn a_registry_that_was_lost_is_vouched_for_by_those_who_are_connected() {
+    let etcd = Etcd::start().await;
+    let gateway = router(&etcd).await;
+    let mut web = Service::connect(gateway.api(), json!({ "name": "web", "requires": ["a"] })).await;
+    let mut services = Vec::new();
+    for (at, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let mut service = Service::connect(gateway.api(), json!({ "name": name, "port": at + 1 })).await;
+        service.settled().await;
+        services.push(service);
+    }
+    web.required("a").await;
+    shows(&gateway, "d", |server| server["health"] == "healthy").await;
+    etcd.must(&["del", "--prefix", "/test/servers/"]).await;
+    eventually(|| async {
+        let keys = etcd.must(&["get", "--prefix", "--keys-only", "/test/servers/"]).await;
+        if keys.lines().filter(|line| !line.is_empty()).count() == 4 { Ok(()) } else { Err(keys) }
+    })
+    .await;
+    shows(&gateway, "a", |server| server["health"] == "healthy").await;
+    web.hears_nothing().await;
+}
