@@ -119,7 +119,7 @@ impl Discovery {
         let deadline = deadline.unwrap_or_else(|| wait.map_or(usual, |wait| usual.min(wait / 2)));
         let draining = Draining { stamp: rand::random(), deadline: Span(deadline), over: deadline.is_zero() };
         let wish = Wish::Drain(None, draining);
-        let outcome = self.order_and_answer(Order { place: place.clone(), wish }).await.await;
+        let outcome = self.order_and_answer(vec![Order { place: place.clone(), wish }]).await.await;
         outcome.unwrap_or_else(|_| Err(TableError::Unavailable("the router is stopping".to_owned())))?;
         let mut views = self.table.subscribe();
         let view = Arc::clone(&views.borrow_and_update());
@@ -175,7 +175,7 @@ impl Discovery {
     pub async fn renew(&self, service: &ServiceId, server: &str) -> Result<(), TableError> {
         let place = Place { service: service.clone(), server: server.into() };
         let wish = Wish::Renew(self.table.clock().now());
-        let outcome = self.order_and_answer(Order { place, wish }).await.await;
+        let outcome = self.order_and_answer(vec![Order { place, wish }]).await.await;
         outcome.unwrap_or_else(|_| Err(TableError::Unavailable("the router is stopping".to_owned())))
     }
 
@@ -193,12 +193,13 @@ impl Discovery {
 
     async fn order(&self, order: Order) {
         // Refused only when this stops.
-        let _ = self.jobs.send(Job { order, answer: None }).await;
+        let _ = self.jobs.send(Job { orders: vec![order], answer: None }).await;
     }
 
-    async fn order_and_answer(&self, order: Order) -> oneshot::Receiver<Result<(), TableError>> {
+    /// Orders that are carried out at once, each about another server.
+    async fn order_and_answer(&self, orders: Vec<Order>) -> oneshot::Receiver<Result<(), TableError>> {
         let (answer, outcome) = oneshot::channel();
-        let _ = self.jobs.send(Job { order, answer: Some(answer) }).await;
+        let _ = self.jobs.send(Job { orders, answer: Some(answer) }).await;
         outcome
     }
 }

@@ -245,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     async fn carry_out(&mut self, acts: Vec<Act>) -> Result<(), Ended> {
-        let mut looks = false;
+        let (mut looks, mut orders) = (false, Vec::new());
         for act in acts {
             match act {
                 Act::Need(service) => {
@@ -260,14 +260,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     let register = |holdings: &mut super::Holdings| {
                         holdings.register(&view, &place, self.number, offered.record, lease, bell)
                     };
-                    let order = register(&mut self.discovery.holdings.lock());
-                    self.writing = Some(self.discovery.order_and_answer(order).await);
+                    orders.push(register(&mut self.discovery.holdings.lock()));
                 }
                 Act::Remove(place) => {
-                    let order = self.discovery.holdings.lock().remove(&place, self.number);
-                    if let Some(order) = order {
-                        self.discovery.order(order).await;
-                    }
+                    orders.extend(self.discovery.holdings.lock().remove(&place, self.number));
                 }
                 Act::Drain(place, deadline) => {
                     let lease = self.discovery.holdings.lock().lease(&place, self.number).cloned();
@@ -276,10 +272,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     }
                     let deadline = Span(deadline.unwrap_or(self.discovery.options().drain));
                     let draining = Draining { stamp: rand::random(), deadline, over: deadline.0.is_zero() };
-                    let order = Order { place, wish: Wish::Drain(lease, draining) };
-                    self.writing = Some(self.discovery.order_and_answer(order).await);
+                    orders.push(Order { place, wish: Wish::Drain(lease, draining) });
                 }
             }
+        }
+        if !orders.is_empty() {
+            self.writing = Some(self.discovery.order_and_answer(orders).await);
         }
         if looks { self.tell().await } else { Ok(()) }
     }

@@ -43,7 +43,12 @@ impl Router {
     }
 
     async fn connect(&self, definition: Value) -> Client {
-        let (near, far) = tokio::io::duplex(64 << 10);
+        self.connect_over(64 << 10, definition).await
+    }
+
+    /// Over a line that holds so many bytes.
+    async fn connect_over(&self, bytes: usize, definition: Value) -> Client {
+        let (near, far) = tokio::io::duplex(bytes);
         let identity = Access::default().identify(None).unwrap();
         let peer = Peer { address: [10, 0, 0, 9].into(), identity };
         tokio::spawn(Arc::clone(&self.discovery).serve(far, peer, self.trigger.holder()));
@@ -242,4 +247,19 @@ async fn many_orders_are_few_writes() {
     let view = router.view();
     assert_eq!(view.service(&"chat".parse().unwrap()).unwrap().servers.len(), 200);
     assert!(router.discovery.metrics.writes.get() < 50, "{}", router.discovery.metrics.writes.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_holds_up_nobody_and_is_given_up() {
+    let router = Router::start(&TestTable::new(), "one").await;
+    let mut web = router.connect(json!({ "name": "web", "requires": ["chat"] })).await;
+    let _slow = router.connect_over(256, json!({ "name": "slow", "requires": ["chat"] })).await;
+    let mut chat = router.connect(json!({ "name": "chat", "port": 1 })).await;
+    for port in 2..=20 {
+        chat.say(json!({ "name": "chat", "port": port })).await;
+        assert_eq!(web.hears().await.last().map(String::as_str), Some("required-service"), "{port}");
+    }
+    assert!(router.discovery.metrics.notifications.get() < 40, "what was superseded is not queued");
+    web.stays(Duration::from_secs(20)).await;
+    assert_eq!(router.discovery.metrics.dead.get(), 2, "the slow one, and the one that answers no ping");
 }

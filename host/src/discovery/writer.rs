@@ -29,9 +29,9 @@ const ATTEMPTS: usize = 100;
 /// How long the view may take to follow the table before the next attempt.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// An order and who waits for it.
+/// Orders that are carried out at once, each about another server, and who waits for them.
 pub(super) struct Job {
-    pub(super) order: Order,
+    pub(super) orders: Vec<Order>,
     pub(super) answer: Option<oneshot::Sender<Result<(), TableError>>>,
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn write(table: Arc<Table>, mut jobs: mpsc::Receiver<Job>, metr
             },
         };
         let batch = gather(first, &mut jobs, &mut carried);
-        let orders: Vec<&Order> = batch.iter().map(|job| &job.order).collect();
+        let orders: Vec<&Order> = batch.iter().flat_map(|job| &job.orders).collect();
         let outcome = carry_out(&table, &orders).await;
         metrics.writes.inc();
         for job in batch {
@@ -61,16 +61,18 @@ pub(super) async fn write(table: Arc<Table>, mut jobs: mpsc::Receiver<Job>, metr
 
 /// What is there already, in its order, as long as no two are about the same server.
 fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, carried: &mut Option<Job>) -> Vec<Job> {
-    let mut places: HashSet<Place> = HashSet::from([first.order.place.clone()]);
-    let mut bytes = first.order.size();
+    let mut places: HashSet<Place> = first.orders.iter().map(|order| order.place.clone()).collect();
+    let mut bytes: usize = first.orders.iter().map(Order::size).sum();
     let mut batch = vec![first];
-    while batch.len() < BATCH && bytes < BYTES {
+    while bytes < BYTES {
         let Ok(job) = jobs.try_recv() else { break };
-        if !places.insert(job.order.place.clone()) {
+        let twice = job.orders.iter().any(|order| places.contains(&order.place));
+        if twice || places.len() + job.orders.len() > BATCH {
             *carried = Some(job);
             break;
         }
-        bytes += job.order.size();
+        places.extend(job.orders.iter().map(|order| order.place.clone()));
+        bytes += job.orders.iter().map(Order::size).sum::<usize>();
         batch.push(job);
     }
     batch

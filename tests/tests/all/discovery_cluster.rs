@@ -7,7 +7,7 @@ async fn router(etcd: &Etcd) -> Gateway {
     let endpoint = etcd.endpoint();
     let config = format!(
         "[table]\nadapter = \"etcd\"\n[plugin.etcd]\nconfig = {{ endpoints = \"{endpoint}\", prefix = \"/test\" }}\n\
-         [discovery]\ngrace = \"3s\"\n"
+         [discovery]\ngrace = \"3s\"\nping = \"1m\"\ndeadline = \"2m\"\n"
     );
     Gateway::setup().config(config).start().await
 }
@@ -109,4 +109,49 @@ async fn a_registry_that_was_lost_is_vouched_for_by_those_who_are_connected() {
     .await;
     shows(&gateway, "a", |server| server["health"] == "healthy").await;
     web.hears_nothing().await;
+}
+
+/// Each needs its neighbour; all are connected to a router that is killed, and go to another.
+#[tokio::test]
+async fn a_router_killed_under_many_services_is_no_loss_to_any() {
+    const SERVICES: usize = 100;
+    let etcd = Etcd::start().await;
+    let (stays, dies) = (router(&etcd).await, router(&etcd).await);
+    let define = |at: usize| {
+        let neighbour = format!("s{}", (at + 1) % SERVICES);
+        json!({ "name": format!("s{at}"), "port": at + 1, "requires": [neighbour] })
+    };
+    let mut services = Vec::new();
+    for at in 0..SERVICES {
+        services.push(Service::connect(dies.api(), define(at)).await);
+    }
+    let mut seen = Vec::new();
+    for (at, service) in services.iter_mut().enumerate() {
+        seen.push(service.required(&format!("s{}", (at + 1) % SERVICES)).await["revision"].clone());
+    }
+
+    drop(dies.kill().await);
+    services.clear();
+    for (at, seen) in seen.iter().enumerate() {
+        let mut definition = define(at);
+        definition["since"] = seen.clone();
+        services.push(Service::connect(stays.api(), definition).await);
+    }
+    // The dead router's lease ends, and then the grace of whatever it still held.
+    eventually(|| async {
+        let routers = stays.ask("GET", "/v1/routers").send().await.expect(200).json();
+        if routers.as_array().is_some_and(|routers| routers.len() == 1) { Ok(()) } else { Err(routers) }
+    })
+    .await;
+    eventually(|| async {
+        let suspects = stays.metric("message_flow_view_suspects ").await;
+        if suspects < 0.5 { Ok(()) } else { Err(format!("{suspects} suspects")) }
+    })
+    .await;
+    let shown = stays.ask("GET", "/v1/services").send().await.expect(200).json();
+    assert_eq!(shown.as_array().map(Vec::len), Some(SERVICES));
+    assert!(
+        stays.metric("message_flow_discovery_losses_total").await < 0.5,
+        "something was falsely reported lost"
+    );
 }

@@ -19,6 +19,8 @@ use crate::{Effort, histogram::Histogram, usage};
 const CONNECTED: usize = 1000;
 /// Of these so many need the service that comes and goes.
 const CONCERNED: usize = 100;
+/// Connections that do nothing, if so many files may be open.
+const IDLE: usize = 10_000;
 /// Connections opened at once.
 const AT_ONCE: usize = 200;
 /// Clients that only listen now and then answer no pings.
@@ -32,23 +34,25 @@ type Socket = WebSocketStream<TcpStream>;
 /// # Errors
 /// A connection broke off.
 pub(crate) async fn measure(binary: &Path, effort: Effort) -> anyhow::Result<()> {
-    raise_limit().await?;
+    let most = raise_limit().await?;
+    anyhow::ensure!(most > CONNECTED, "only {most} files may be open: raise the limit");
     let gateway = Gateway::setup().binary(binary).config(CONFIG).start().await;
     let sockets = notifications(&gateway, effort).await?;
     reconnects(&gateway, sockets).await?;
     drop(gateway);
-    idle(binary, effort).await
+    idle(binary, most.min(usize::try_from(effort.many)?).min(IDLE)).await
 }
 
-/// Every connection has a descriptor in either process; the gateway inherits the limit.
-async fn raise_limit() -> anyhow::Result<()> {
-    let pid = std::process::id().to_string();
-    let status = Command::new("prlimit").args(["--pid", &pid, "--nofile=32768:32768"]).status().await?;
-    anyhow::ensure!(
-        status.success(),
-        "prlimit --nofile=32768 failed: run as a user who may open so many files"
-    );
-    Ok(())
+/// Every connection has a descriptor in either process; the gateway inherits the limit. Returns how
+/// many connections that allows.
+async fn raise_limit() -> anyhow::Result<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits")?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
+    let hard: usize = line.split_whitespace().nth(4).and_then(|hard| hard.parse().ok()).unwrap_or(1 << 20);
+    let (pid, limit) = (std::process::id().to_string(), format!("--nofile={hard}:{hard}"));
+    let status = Command::new("prlimit").args(["--pid", &pid, &limit]).status().await?;
+    anyhow::ensure!(status.success(), "prlimit {limit} failed");
+    Ok(hard.saturating_sub(500))
 }
 
 async fn notifications(gateway: &Gateway, effort: Effort) -> anyhow::Result<Vec<Socket>> {
@@ -66,6 +70,8 @@ async fn notifications(gateway: &Gateway, effort: Effort) -> anyhow::Result<Vec<
             latencies.count(latency?);
         }
     }
+    explosion.say(json!({ "type": "deregister" })).await;
+    explosion.settled().await;
     println!(
         "discovery: {CONCERNED} of {CONNECTED} connected services told of a registration after p50 {:.1} ms, p99 {:.1} ms, longest {:.1?}",
         latencies.quantile(0.5) / 1000.0,
@@ -100,8 +106,7 @@ async fn reconnects(gateway: &Gateway, sockets: Vec<Socket>) -> anyhow::Result<(
     Ok(())
 }
 
-async fn idle(binary: &Path, effort: Effort) -> anyhow::Result<()> {
-    let count = usize::try_from(effort.many)?.min(10_000);
+async fn idle(binary: &Path, count: usize) -> anyhow::Result<()> {
     let gateway = Gateway::setup().binary(binary).config(CONFIG).start().await;
     let before = usage::resident(&[gateway.pid()]);
     let define = |at: usize| json!({ "name": format!("idle-{at}"), "requires": ["nothing"] }).to_string();
