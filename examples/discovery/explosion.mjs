@@ -10,7 +10,9 @@ server.listen(0, '127.0.0.1', () => {
   service.on('connected', () => console.log(`explosion: announced at port ${port}`));
   service.on('error', ({ code, reason }) => console.error(`explosion: ${code}: ${reason}`));
   process.once('SIGTERM', async () => {
+    const late = setTimeout(() => process.exit(1), 30_000);
     await service.drain();
+    clearTimeout(late);
     console.log('explosion: drained');
     service.close();
     server.close();

@@ -31,9 +31,11 @@ async def main() -> None:
 
 
 async def leave(service: Service) -> None:
-    await service.drain()
-    print("killer-robot: drained", flush=True)
-    await service.close()
+    try:
+        await asyncio.wait_for(service.drain(), 30)
+        print("killer-robot: drained", flush=True)
+    finally:
+        await service.close()
 
 
 asyncio.run(main())

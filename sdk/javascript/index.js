@@ -153,7 +153,9 @@ export class Service {
         this.#draining?.resolve();
         break;
       case 'error':
-        this.#emit('error', payload);
+        // Nothing is registered, so nothing is sent here.
+        if (this.#draining && payload.code === 'undefined') this.#draining.resolve();
+        else this.#emit('error', payload);
         break;
     }
     if (message?.type) this.#emit('message', message);

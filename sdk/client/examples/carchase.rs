@@ -26,7 +26,8 @@ async fn main() -> Result<(), message_flow_client::InvalidRouter> {
             _ = tokio::signal::ctrl_c() => break,
         }
     }
-    service.drain().await;
-    println!("carchase: drained");
+    if tokio::time::timeout(std::time::Duration::from_secs(30), service.drain()).await.is_ok() {
+        println!("carchase: drained");
+    }
     Ok(())
 }

@@ -192,6 +192,10 @@ impl Connection {
         self.options.backoff.reset();
         let Heard { said, revision } = Heard::read(&text);
         match said {
+            // Nothing is registered, so nothing is sent here.
+            Said::Event(Event::Refused(refused)) if self.draining && refused.code == "undefined" => {
+                let _ = self.drained.send_replace(true);
+            }
             Said::Event(event) => self.told.send(event).await.map_err(|_| Over)?,
             Said::Drained => drop(self.drained.send_replace(true)),
             Said::Other => {}

@@ -107,6 +107,19 @@ async fn it_drains_over_a_lost_connection_too() {
 }
 
 #[tokio::test]
+async fn it_is_drained_where_nothing_is_registered() {
+    let router = Router::start().await;
+    let (service, _events) = connect([router.uri()], definition(), quick()).unwrap();
+    let mut accepted = router.accept().await;
+    accepted.next().await;
+    let drained = tokio::spawn(async move { service.drain().await });
+    accepted.next().await;
+    let problem = json!({"code": "undefined", "reason": "there is no server to drain"});
+    accepted.say(json!({"type": "error", "payload": problem})).await;
+    drained.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_silent_router_is_given_up() {
     let router = Router::start().await;
     let options = Options { silence: Duration::from_millis(50), ..quick() };

@@ -121,6 +121,15 @@ test('drains, over a lost connection too', () =>
     await drained;
   }));
 
+test('is drained where nothing is registered', () =>
+  scene(async (service, router) => {
+    await router.next();
+    const drained = service.drain();
+    await router.next();
+    router.say({ type: 'error', payload: { code: 'undefined', reason: 'there is no server to drain' } });
+    await drained;
+  }));
+
 test('waits longer each time, at random', () => {
   const backoff = new Backoff({ first: 100, longest: 1000, random: () => 0.5 });
   assert.deepEqual([1, 2, 3, 4, 5, 6].map(() => backoff.next()), [50, 100, 200, 400, 500, 500]);

@@ -111,6 +111,15 @@ class ServiceTest(unittest.IsolatedAsyncioTestCase):
             await say(second, type="drained")
             await asyncio.wait_for(drained, 10)
 
+    async def test_is_drained_where_nothing_is_registered(self):
+        async with running() as router, Service(router.url, **DEFINITION) as service:
+            connection = await router.accept()
+            await heard(connection)
+            drained = asyncio.create_task(service.drain())
+            await heard(connection)
+            await say(connection, type="error", payload={"code": "undefined", "reason": "there is no server"})
+            await asyncio.wait_for(drained, 10)
+
     async def test_the_iteration_ends_with_the_service(self):
         async with running() as router:
             async with Service(router.url, **DEFINITION) as service:

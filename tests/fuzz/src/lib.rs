@@ -75,6 +75,7 @@ pub fn records(bytes: &[u8]) {
 /// A service as the API gets it.
 fn service(bytes: &[u8]) {
     let Ok(json) = serde_json::from_slice(bytes) else { return };
+    let _ = (record::promote(&json), record::roll_back(&json));
     let Ok(spec) = record::service(&json) else { return };
     let written = serde_json::to_value(&spec).expect("a spec is written");
     assert_eq!(record::service(&written).expect("what was written is read"), spec);

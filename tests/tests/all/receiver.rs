@@ -16,6 +16,14 @@ use message_flow_tests::eventually;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::{net::TcpListener, task::JoinSet};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring,
+        pki_types::{PrivateKeyDer, pem::PemObject},
+    },
+};
 
 /// A running target; stopped on drop.
 pub(crate) struct Receiver {
@@ -37,11 +45,26 @@ pub(crate) struct Told {
 
 impl Receiver {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// One that speaks TLS, and its certificate in PEM form.
+    pub(crate) async fn start_tls() -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).expect("a key");
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().expect("TLS 1.2 and 1.3");
+        let config = builder.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key);
+        let acceptor = TlsAcceptor::from(Arc::new(config.expect("a certificate and its key")));
+        (Self::start_with(Some(acceptor)).await, made.cert.pem())
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
         let address = listener.local_addr().expect("a bound socket");
         let (told, status) = (Arc::default(), Arc::new(AtomicU16::new(204)));
         let mut running = JoinSet::new();
-        running.spawn(accept(listener, Arc::clone(&told), Arc::clone(&status)));
+        running.spawn(accept(listener, tls, Arc::clone(&told), Arc::clone(&status)));
         Self { address, told, status, _running: running }
     }
 
@@ -102,15 +125,26 @@ fn base64(text: &str) -> Vec<u8> {
     digits.chunks(4).flat_map(whole).collect()
 }
 
-async fn accept(listener: TcpListener, told: Arc<Mutex<Vec<Told>>>, status: Arc<AtomicU16>) {
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    told: Arc<Mutex<Vec<Told>>>,
+    status: Arc<AtomicU16>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let (told, status) = (Arc::clone(&told), Arc::clone(&status));
         let service = service_fn(move |request| take(request, Arc::clone(&told), status.load(Relaxed)));
-        let io = TokioIo::new(stream);
+        let (http, tls) = (hyper::server::conn::http1::Builder::new(), tls.clone());
         connections.spawn(async move {
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+            let _ = match tls {
+                None => http.serve_connection(TokioIo::new(stream), service).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => http.serve_connection(TokioIo::new(stream), service).await,
+                    Err(_) => return,
+                },
+            };
         });
     }
 }

@@ -156,3 +156,28 @@ async fn of_several_routers_one_tells() {
     let types: Vec<_> = told.iter().map(|told| told.body["type"].clone()).collect();
     assert_eq!(types, ["server.up", "server.up", "server.down"]);
 }
+
+#[tokio::test]
+async fn a_target_may_be_reached_by_https() {
+    let (receiver, pem) = Receiver::start_tls().await;
+    let url = receiver.url().replace("http://127.0.0.1", "https://localhost");
+    let config = |more: &str| format!("[[webhook]]\nurl = \"{url}\"\nattempts = 1\n{more}");
+    let gateway =
+        Gateway::setup().file("ca.pem", pem).config(config("ca = \"{dir}/ca.pem\"\n")).start().await;
+    gateway.put("chat", json!({ "servers": ["http://127.0.0.1:1"] })).await;
+    let told = receiver.told(2).await;
+    assert_eq!(told[1].body["type"], "server.up");
+
+    // A certificate that nobody vouches for is not believed.
+    gateway.reconfigure(config(""));
+    gateway.signal("HUP").await;
+    let failed = "message_flow_notifications_total{outcome=\"failed\",webhook=\"localhost\"}";
+    let services = std::sync::atomic::AtomicU32::new(0);
+    eventually(|| async {
+        let number = services.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        gateway.put(&format!("s{number}"), json!({ "servers": ["http://127.0.0.1:1"] })).await;
+        let failed = gateway.metric(failed).await;
+        if failed > 0.0 { Ok(()) } else { Err("nothing has failed") }
+    })
+    .await;
+}

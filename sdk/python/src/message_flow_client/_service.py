@@ -184,6 +184,9 @@ class Service:
                 event = Required(payload.get("name", ""), payload.get("host", ""), payload.get("port", 0), payload)
             case "required-service-lost":
                 event = Lost(payload.get("name", ""), payload)
+            # Nothing is registered, so nothing is sent here.
+            case "error" if self._draining and payload.get("code") == "undefined":
+                self._drained.set()
             case "error":
                 event = Refused(str(payload.get("code", "")), str(payload.get("reason", "")))
             case "drained":
