@@ -89,6 +89,31 @@ impl Notification {
     /// As it is sent; `text` is what Slack and its like show.
     fn body(&self) -> String {
         let Self { event, at, text, data, .. } = self;
+        let text = without_markup(text);
         json!({ "type": event.name(), "timestamp": utc(*at), "text": text, "data": data }).to_string()
+    }
+}
+
+/// Whoever may name a server must not be able to call a whole channel with `<!channel>`: these three
+/// characters are all that Slack asks to be escaped.
+fn without_markup(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_call_nobody_and_ids_are_the_same_for_the_same() {
+        let told = |mark: &str| {
+            let text = ("a & <!channel> is up".to_owned(), json!({}));
+            Notification::new(Event::ServerUp, mark, 0, text)
+        };
+        let body: Value = serde_json::from_str(&told("a 1").body()).unwrap();
+        assert_eq!(body["text"], "a &amp; &lt;!channel&gt; is up");
+        assert_eq!(body["timestamp"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(told("a 1").id, told("a 1").id);
+        assert_ne!(told("a 1").id, told("a 2").id);
     }
 }
