@@ -43,6 +43,7 @@ mod streams;
 mod thin;
 mod tls;
 mod upgrades;
+mod versions;
 mod view;
 mod watch;
 mod webhooks;
