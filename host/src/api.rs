@@ -148,6 +148,8 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(releases::rollback))
         .routes(routes!(cluster::routers))
         .routes(routes!(plugins::list))
+        .routes(routes!(plugins::promote))
+        .routes(routes!(plugins::roll_back))
         .routes(routes!(explain::explain))
         .routes(routes!(watch::watch))
         .routes(routes!(health::live))

@@ -329,6 +329,10 @@ pub struct PluginConfig {
     pub on_error: Option<OnError>,
     /// What it may import beyond the default.
     pub grant: Vec<Grant>,
+    /// The file of its next build, which is tried out.
+    pub shadow: Option<PathBuf>,
+    /// Percent of the clients for whom that decides.
+    pub canary: u8,
 }
 
 /// How long a plugin's state lasts.
@@ -356,6 +360,8 @@ pub enum Grant {
     Etcd,
     /// `http:HOST` or `http:HOST:PORT`: requests to this host; `*` for any, `*.example.com` for any below.
     Http(String),
+    /// `tcp:IP:PORT`: a connection to this address.
+    Tcp(SocketAddr),
     /// `env:NAME`: this environment variable.
     Env(String),
 }
@@ -365,6 +371,7 @@ impl fmt::Display for Grant {
         match self {
             Self::Etcd => f.write_str("etcd"),
             Self::Http(host) => write!(f, "http:{host}"),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
             Self::Env(name) => write!(f, "env:{name}"),
         }
     }
@@ -535,6 +542,8 @@ impl PluginConfig {
             body: 1 << 20,
             on_error: None,
             grant: Vec::new(),
+            shadow: None,
+            canary: 0,
         };
         match name {
             "memory" => plugin.state_limit = 1 << 30,

@@ -32,6 +32,7 @@ mod solo;
 pub mod state;
 mod stats;
 pub mod table;
+mod trial;
 mod types;
 mod usage;
 mod wasi;
@@ -50,12 +51,13 @@ pub use call::{CallError, Cause};
 pub use engine::MAX_MEMORY;
 pub use generation::{Decision, Generation, Kind, OnError, Rejection, Verdict};
 pub use message::{Body, Message};
-pub use published::{PluginState, PluginStatus};
-pub use settings::Settings;
+pub use published::{NextStatus, PluginState, PluginStatus};
+pub use reconcile::SwitchError;
+pub use settings::{NextBuild, Settings};
 pub use solo::{Inspection, Solo, SoloError};
 
 use published::Published;
-use reconcile::{Reconciler, Wake};
+use reconcile::{Reconciler, Switch, Wake};
 use watch::Watch;
 
 /// Every plugin that is loaded now, by name; immutable.
@@ -109,6 +111,7 @@ impl Plugins {
             loader: Arc::clone(&loader),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
             directory: options.directory,
+            data: options.data,
             interval: options.interval,
             settings: options.settings,
             published: Arc::clone(&published),
@@ -116,6 +119,7 @@ impl Plugins {
             files: directory::Files::new(),
             watch,
             next_number: 1,
+            switched: Vec::new(),
         };
         let (ready, started) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("plugins".into()).spawn(move || {
@@ -150,6 +154,24 @@ impl Plugins {
     /// Gives up what capabilities hold elsewhere, such as leases: the last thing before the end.
     pub async fn drain(&self) {
         self.loader.drain().await;
+    }
+
+    /// Has the next build of a plugin serve.
+    pub async fn promote(&self, name: &str) -> Result<(), SwitchError> {
+        self.switch(name, Switch::Promote).await
+    }
+
+    /// Ends the trial of a plugin's next build, or brings back what the last promotion replaced.
+    pub async fn roll_back(&self, name: &str) -> Result<(), SwitchError> {
+        self.switch(name, Switch::RollBack).await
+    }
+
+    async fn switch(&self, name: &str, switch: Switch) -> Result<(), SwitchError> {
+        let (reply, switched) = tokio::sync::oneshot::channel();
+        let wake = Wake::Switch(name.to_owned(), switch, reply);
+        // Full only while the reconciler is busy with much else: nothing waits for it on a worker.
+        self.wakes.try_send(wake).map_err(|_| SwitchError::Stopping)?;
+        switched.await.unwrap_or(Err(SwitchError::Stopping))
     }
 
     /// Looks at the directory now.

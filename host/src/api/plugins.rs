@@ -1,11 +1,18 @@
 //! `/v1/plugins`: what is loaded, and what of it a service may name.
 
-use axum::{Json, extract::State as Shared};
+use axum::{
+    Json,
+    extract::{Path, State as Shared},
+};
 
-use super::{State, guard::Caller, problem::Problem};
+use super::{
+    State,
+    guard::Caller,
+    problem::{self, Problem},
+};
 use crate::{
     auth::Action,
-    plugin::{Kind, PluginSet, PluginStatus},
+    plugin::{Kind, PluginSet, PluginStatus, SwitchError},
     table::record::ServiceRecord,
 };
 
@@ -17,6 +24,50 @@ pub(super) async fn list(
 ) -> Result<Json<Vec<PluginStatus>>, Problem> {
     caller.must(Action::Read, None)?;
     Ok(Json(state.plugins.status()))
+}
+
+/// Has the next build of a plugin (`shadow`) serve; the one that it replaces is kept to go back to.
+#[utoipa::path(post, path = "/v1/plugins/{name}/promote", tag = "plugins", params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, body = Vec<PluginStatus>), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn promote(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<Json<Vec<PluginStatus>>, Problem> {
+    caller.must(Action::Admin, Some(&name))?;
+    state.plugins.promote(&name).await.map_err(problem)?;
+    Ok(Json(builds(&state, &name)))
+}
+
+/// Ends the trial of a plugin's next build; if none is tried out, brings back what the last promotion
+/// replaced.
+#[utoipa::path(post, path = "/v1/plugins/{name}/rollback", tag = "plugins", params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 200, body = Vec<PluginStatus>), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn roll_back(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<Json<Vec<PluginStatus>>, Problem> {
+    caller.must(Action::Admin, Some(&name))?;
+    state.plugins.roll_back(&name).await.map_err(problem)?;
+    Ok(Json(builds(&state, &name)))
+}
+
+/// The builds of one plugin, the next one included.
+fn builds(state: &State, name: &str) -> Vec<PluginStatus> {
+    let mut builds = state.plugins.status();
+    builds.retain(|build| build.name == name || build.name.strip_suffix("@next") == Some(name));
+    builds
+}
+
+fn problem(error: SwitchError) -> Problem {
+    let kind = match error {
+        SwitchError::Unknown(_) => problem::Kind::NotFound,
+        SwitchError::NothingNext(_) | SwitchError::NothingBefore(_) => problem::Kind::Conflict,
+        SwitchError::Files(..) => problem::Kind::Internal,
+        SwitchError::Stopping => problem::Kind::NotReady,
+    };
+    Problem::new(kind, error.to_string())
 }
 
 /// Which of the plugins that a service names are not loaded, or are something else.

@@ -72,7 +72,9 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
 
 /// Why a text is not a [`Grant`].
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a grant: write \"etcd\", \"http:HOST\", \"http:HOST:PORT\" or \"env:NAME\"")]
+#[error(
+    "`{0}` is not a grant: write \"etcd\", \"http:HOST\", \"http:HOST:PORT\", \"tcp:IP:PORT\" or \"env:NAME\""
+)]
 pub struct InvalidGrant(String);
 
 impl FromStr for Grant {
@@ -82,6 +84,7 @@ impl FromStr for Grant {
         let grant = match text.split_once(':') {
             None if text == "etcd" => Some(Self::Etcd),
             Some(("http", host)) if is_host(host) => Some(Self::Http(host.to_ascii_lowercase())),
+            Some(("tcp", address)) => address.parse().ok().map(Self::Tcp),
             Some(("env", name)) if is_variable(name) => Some(Self::Env(name.to_owned())),
             _ => None,
         };
@@ -136,12 +139,29 @@ mod tests {
 
     #[test]
     fn grants_read_and_print_alike() {
-        for text in
-            ["etcd", "http:geo.internal", "http:10.0.0.1:8080", "http:*.example.com", "http:*", "env:HOME"]
-        {
+        for text in [
+            "etcd",
+            "http:geo.internal",
+            "http:10.0.0.1:8080",
+            "http:*.example.com",
+            "http:*",
+            "tcp:[::1]:6379",
+            "env:HOME",
+        ] {
             assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
         }
-        for text in ["", "http", "http:", "http:a/b", "http:*a", "env:", "env:A=B", "disk", "etcd:1"] {
+        for text in [
+            "",
+            "http",
+            "http:",
+            "http:a/b",
+            "http:*a",
+            "env:",
+            "env:A=B",
+            "disk",
+            "etcd:1",
+            "tcp:redis:6379",
+        ] {
             assert!(text.parse::<Grant>().is_err(), "{text}");
         }
     }

@@ -56,5 +56,6 @@ fn settings(config: PluginConfig) -> Settings {
             OnError::Open => plugin::OnError::Open,
         }),
         grant: config.grant.iter().map(ToString::to_string).collect(),
+        next: config.shadow.map(|file| plugin::NextBuild { file, canary: config.canary }),
     }
 }

@@ -1,6 +1,6 @@
 //! What a plugin may use besides the message at hand, and what it must be granted for.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use super::{etcd::EtcdClient, state::StateStore};
 
@@ -20,13 +20,17 @@ pub enum Grant {
     /// `http:HOST` or `http:HOST:PORT`: outbound HTTP to that host; `http:*.HOST` to any below it;
     /// `http:*` to any at all.
     Http(String),
+    /// `tcp:IP:PORT`: a connection to that address.
+    Tcp(SocketAddr),
     /// `env:NAME`: that variable of the router's environment.
     Env(String),
 }
 
 /// Why a text is not a [`Grant`].
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a grant: write etcd, http:HOST, http:HOST:PORT, http:*.HOST, http:* or env:NAME")]
+#[error(
+    "`{0}` is not a grant: write etcd, http:HOST, http:HOST:PORT, http:*.HOST, http:*, tcp:IP:PORT or env:NAME"
+)]
 pub struct InvalidGrant(String);
 
 impl std::str::FromStr for Grant {
@@ -37,6 +41,7 @@ impl std::str::FromStr for Grant {
         match text.split_once(':') {
             None if text == "etcd" => Ok(Self::Etcd),
             Some(("http", host)) if is_host(host) => Ok(Self::Http(host.to_ascii_lowercase())),
+            Some(("tcp", address)) => address.parse().map(Self::Tcp).map_err(|_| invalid()),
             Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
             _ => Err(invalid()),
         }
@@ -75,10 +80,28 @@ mod tests {
 
     #[test]
     fn grants_are_read_or_refused() {
-        for text in ["etcd", "http:geo.internal", "http:*.internal", "http:127.0.0.1:80", "env:HOME"] {
+        for text in [
+            "etcd",
+            "http:geo.internal",
+            "http:*.internal",
+            "http:127.0.0.1:80",
+            "tcp:127.0.0.1:6379",
+            "tcp:[::1]:1",
+            "env:HOME",
+        ] {
             assert!(text.parse::<Grant>().is_ok(), "{text}");
         }
-        for text in ["", "everything", "http:", "http://geo", "http:a b", "env:", "http:u@h"] {
+        for text in [
+            "",
+            "everything",
+            "http:",
+            "http://geo",
+            "http:a b",
+            "env:",
+            "http:u@h",
+            "tcp:redis:6379",
+            "tcp:127.0.0.1",
+        ] {
             assert!(text.parse::<Grant>().is_err(), "{text}");
         }
     }

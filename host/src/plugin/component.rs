@@ -237,6 +237,7 @@ fn asked(import: &str) -> Result<Option<&'static str>, Refusal> {
         Some("etcd") => Ok(Some("etcd")),
         Some(interface) if FREE.contains(&interface) => Ok(None),
         None if import.starts_with("wasi:http/") => Ok(Some("http:HOST")),
+        None if import.starts_with("wasi:sockets/") => Ok(Some("tcp:IP:PORT")),
         None if FREE_WASI.iter().any(|free| import.starts_with(free)) => Ok(None),
         _ => Err(Refusal::UnknownImport(import.to_owned())),
     }
@@ -258,6 +259,7 @@ fn granted(settings: &Settings) -> Vec<Grant> {
 fn is_granted(asked: &str, grants: &[Grant]) -> bool {
     match asked {
         "etcd" => grants.contains(&Grant::Etcd),
+        "tcp:IP:PORT" => grants.iter().any(|grant| matches!(grant, Grant::Tcp(_))),
         _ => grants.iter().any(|grant| matches!(grant, Grant::Http(_))),
     }
 }

@@ -97,6 +97,12 @@ pub(super) fn plugin_name(path: &Path) -> Option<(Arc<str>, Format)> {
     valid.then(|| (stem.into(), format))
 }
 
+/// One file, wherever it is. None: there is none, or its name is not that of a plugin.
+pub(super) fn look_at(path: &PathBuf, before: Option<&File>) -> Option<File> {
+    let (_, format) = plugin_name(path)?;
+    read(path, format, before)
+}
+
 /// None: there is no such file, or a link that leads nowhere.
 fn read(path: &PathBuf, format: Format, before: Option<&File>) -> Option<File> {
     let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;

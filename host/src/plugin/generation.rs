@@ -18,6 +18,7 @@ use super::{
     instance::{Answer, Instance, Template},
     pool::{Call, Pick, Pool},
     stats::Stats,
+    trial::Trial,
     types,
 };
 
@@ -86,6 +87,8 @@ pub struct Generation {
     pub(super) template: Template,
     pub(super) stats: Stats,
     pub(super) since: Instant,
+    /// The build that is tried out beside it.
+    pub(super) trial: Option<Trial>,
     pool: Pool,
     /// It crashed so often in its first moments that the build before it should come back.
     unfit: AtomicBool,
@@ -113,6 +116,7 @@ impl Generation {
             template,
             stats,
             since: Instant::now(),
+            trial: None,
             pool,
             unfit,
             troubles: Mutex::default(),
@@ -146,7 +150,7 @@ impl Generation {
 
     /// Whether `Message::body` should be given to it.
     pub fn reads_body(&self) -> bool {
-        self.template.shape.reads_body
+        self.template.shape.reads_body || self.trial.as_ref().is_some_and(|trial| trial.next.reads_body())
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -155,6 +159,29 @@ impl Generation {
 
     /// Asks a registrar.
     pub async fn resolve(&self, message: &mut Message) -> Result<Decision, CallError> {
+        match &self.trial {
+            None => self.resolve_alone(message).await,
+            Some(trial) => Box::pin(trial.resolve(self, message)).await,
+        }
+    }
+
+    /// Shows a request to a filter.
+    pub async fn on_request(&self, message: &mut Message) -> Result<Verdict, CallError> {
+        match &self.trial {
+            None => self.on_request_alone(message).await,
+            Some(trial) => Box::pin(trial.on_request(self, message)).await,
+        }
+    }
+
+    /// Shows a response to a filter.
+    pub async fn on_response(&self, message: &mut Message) -> Result<(), CallError> {
+        match &self.trial {
+            None => self.on_response_alone(message).await,
+            Some(trial) => Box::pin(trial.on_response(self, message)).await,
+        }
+    }
+
+    pub(super) async fn resolve_alone(&self, message: &mut Message) -> Result<Decision, CallError> {
         let (answer,) = self.call(message, "resolve", |functions| functions.resolve.as_ref(), ()).await?;
         match answer {
             Ok(types::Decision::Server(server)) => Ok(Decision::Server(server)),
@@ -165,8 +192,7 @@ impl Generation {
         }
     }
 
-    /// Shows a request to a filter.
-    pub async fn on_request(&self, message: &mut Message) -> Result<Verdict, CallError> {
+    pub(super) async fn on_request_alone(&self, message: &mut Message) -> Result<Verdict, CallError> {
         let (answer,) =
             self.call(message, "on-request", |functions| functions.on_request.as_ref(), ()).await?;
         match answer {
@@ -177,8 +203,7 @@ impl Generation {
         }
     }
 
-    /// Shows a response to a filter.
-    pub async fn on_response(&self, message: &mut Message) -> Result<(), CallError> {
+    pub(super) async fn on_response_alone(&self, message: &mut Message) -> Result<(), CallError> {
         let (answer,) =
             self.call(message, "on-response", |functions| functions.on_response.as_ref(), ()).await?;
         answer.map_err(|text| self.said("on-response", text))

@@ -21,6 +21,7 @@ use super::{
     script::{self, Script},
     state::{StateError, StateOptions, StateStores},
     stats::{Families, Stats, Use},
+    trial::Trial,
     usage,
     wasi::preview1::Adapter,
 };
@@ -36,6 +37,8 @@ pub(super) enum LoadError {
     Etcd(#[from] InvalidEtcdSettings),
     #[error(transparent)]
     Canary(#[from] CallError),
+    #[error("there is no thread to try it out on: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// Loads builds. One for the process.
@@ -117,6 +120,18 @@ impl Loader {
         let component = self.component(content, Adapter::Plain)?;
         let code = component.image_range();
         Ok((shape_of(&component, content.format)?, code.end as usize - code.start as usize))
+    }
+
+    /// Begins to try out a build, loaded under a name of its own.
+    pub(super) async fn load_next(
+        &self,
+        plugin: &Arc<str>,
+        build: Build<'_>,
+        canary: u8,
+    ) -> Result<Trial, LoadError> {
+        let content = build.content.clone();
+        let next = self.load(build).await?;
+        Ok(Trial::begin(plugin, next, content, canary, &self.families)?)
     }
 
     /// Has the plugin of this name begin with nothing in its state.

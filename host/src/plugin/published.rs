@@ -12,7 +12,11 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{Generation, Kind, PluginSet, reconcile::Known};
+use super::{
+    Generation, Kind, PluginSet,
+    reconcile::{Known, Refused},
+    trial::Trial,
+};
 
 /// One build of a plugin, as `GET /v1/plugins` shows it.
 #[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
@@ -45,6 +49,41 @@ pub struct PluginStatus {
     /// Why the last call that gave no answer did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// What became of the next build so far, if one is tried out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextStatus>,
+}
+
+/// What became of a next build, as `GET /v1/plugins` shows it.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct NextStatus {
+    /// Percent of the clients for whom it decides.
+    pub canary: u8,
+    /// Decisions that were the same as those of the active build.
+    pub same: u64,
+    /// Decisions that were not.
+    pub different: u64,
+    /// Messages of which it got no copy, for their number or because it reads bodies.
+    pub skipped: u64,
+    /// Messages that it decided about.
+    pub decided: u64,
+    /// How it last differed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_difference: Option<String>,
+}
+
+impl NextStatus {
+    fn of(trial: &Trial) -> Self {
+        let counts = &trial.counts;
+        Self {
+            canary: trial.canary,
+            same: counts.same.get(),
+            different: counts.different.get(),
+            skipped: counts.skipped.get(),
+            decided: counts.decided.get(),
+            last_difference: trial.differences.last(),
+        }
+    }
 }
 
 /// Whether a build serves.
@@ -57,6 +96,8 @@ pub enum PluginState {
     Draining,
     /// It was not published, because of what it is or asks for; what served before goes on.
     Refused,
+    /// It is tried out beside the active one: as a shadow, or for some of the clients.
+    Trial,
     /// It failed when it was tried out or in its first moments; what served before goes on.
     Failed,
 }
@@ -138,12 +179,15 @@ fn shown(name: &Arc<str>, known: &Known) -> Vec<Shown> {
         state: PluginState::Active,
         error: refused_error.clone().map(|reason| format!("a newer build is not served: {reason}").into()),
     });
-    let refused = known.refused.as_ref().map(|refused| Shown {
-        name: Arc::clone(name),
-        build: Weak::new(),
-        sha256: refused.sha256.clone(),
-        state: if refused.failed { PluginState::Failed } else { PluginState::Refused },
-        error: refused_error,
+    let refused = known.refused.as_ref().map(|refused| shown_refused(name, refused));
+    let next_name = || Arc::<str>::from(format!("{name}@next"));
+    let next_refused = known.next_refused.as_ref().map(|refused| shown_refused(&next_name(), refused));
+    let trial = known.active.as_ref().and_then(|active| active.trial.as_ref()).map(|trial| Shown {
+        name: next_name(),
+        build: Arc::downgrade(&trial.next),
+        sha256: None,
+        state: PluginState::Trial,
+        error: None,
     });
     let draining = known.draining.iter().map(|build| Shown {
         name: Arc::clone(name),
@@ -152,7 +196,17 @@ fn shown(name: &Arc<str>, known: &Known) -> Vec<Shown> {
         state: PluginState::Draining,
         error: None,
     });
-    active.into_iter().chain(refused).chain(draining).collect()
+    active.into_iter().chain(refused).chain(trial).chain(next_refused).chain(draining).collect()
+}
+
+fn shown_refused(name: &Arc<str>, refused: &Refused) -> Shown {
+    Shown {
+        name: Arc::clone(name),
+        build: Weak::new(),
+        sha256: refused.sha256.clone(),
+        state: if refused.failed { PluginState::Failed } else { PluginState::Refused },
+        error: Some(Arc::clone(&refused.reason)),
+    }
 }
 
 impl Shown {
@@ -178,6 +232,7 @@ impl Shown {
             instances,
             memory,
             last_error: build.and_then(Generation::last_error),
+            next: build.and_then(|build| build.trial.as_ref()).map(NextStatus::of),
         })
     }
 }

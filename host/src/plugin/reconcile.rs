@@ -4,6 +4,8 @@
 //! few seconds, loads what is new, and publishes a set by swapping one pointer. Whatever is wrong
 //! with a new build, the one before it keeps serving, and the reason is kept to be shown.
 
+mod switch;
+
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
@@ -14,11 +16,14 @@ use std::{
 use super::{
     Generation, PluginSet, Settings,
     builtin::{self, Builtin},
-    directory::{self, Content, Files, Format},
+    directory::{self, Content, File, Files, Format},
     load::{Build, LoadError, Loader},
     published::Published,
+    trial::Trial,
     watch::Watch,
 };
+pub use switch::SwitchError;
+pub(super) use switch::{Reply, Switch};
 
 /// Between a hint and the look: events come in bursts.
 const SETTLE: Duration = Duration::from_millis(15);
@@ -29,6 +34,8 @@ pub(super) enum Wake {
     Look,
     /// These are the settings from now on.
     Configure(BTreeMap<String, Settings>),
+    /// Promote the next build of a plugin, or roll it back.
+    Switch(String, Switch, Reply),
     /// Nobody is interested any more.
     Stop,
 }
@@ -44,6 +51,10 @@ pub(super) struct Known {
     pub(super) draining: Vec<Weak<Generation>>,
     /// The newest build that could not be published, and why.
     pub(super) refused: Option<Refused>,
+    /// Why the next build is not tried out.
+    pub(super) next_refused: Option<Refused>,
+    /// The file of the next build, as last seen.
+    next_file: Option<File>,
 }
 
 /// A build that is not served.
@@ -61,6 +72,7 @@ pub(super) struct Reconciler {
     pub(super) loader: Arc<Loader>,
     pub(super) runtime: tokio::runtime::Runtime,
     pub(super) directory: PathBuf,
+    pub(super) data: PathBuf,
     pub(super) interval: Duration,
     pub(super) settings: BTreeMap<String, Settings>,
     pub(super) published: Arc<Published>,
@@ -68,6 +80,7 @@ pub(super) struct Reconciler {
     pub(super) files: Files,
     pub(super) watch: Watch,
     pub(super) next_number: u64,
+    pub(super) switched: Vec<(Reply, Result<(), SwitchError>)>,
 }
 
 impl Reconciler {
@@ -94,8 +107,13 @@ impl Reconciler {
     }
 
     fn take(&mut self, wake: Wake) {
-        if let Wake::Configure(settings) = wake {
-            self.settings = settings;
+        match wake {
+            Wake::Configure(settings) => self.settings = settings,
+            Wake::Switch(name, switch, reply) => {
+                let switched = self.switch(&name, switch);
+                self.switched.push((reply, switched));
+            }
+            Wake::Look | Wake::Stop => {}
         }
     }
 
@@ -117,6 +135,9 @@ impl Reconciler {
         self.files = files;
         self.end_probation();
         self.show(changed);
+        for (reply, switched) in self.switched.drain(..) {
+            let _ = reply.send(switched);
+        }
     }
 
     /// Two looks that agree: what is half written or half replaced is left for the next one.
@@ -151,10 +172,20 @@ impl Reconciler {
     fn wanted(&self, files: &Files) -> Vec<Arc<str>> {
         let wanted = |builtin: &&Builtin| !builtin.on_mention || self.settings.contains_key(builtin.name);
         let builtins = builtin::ALL.iter().filter(wanted).map(|builtin| Arc::from(builtin.name));
-        let mut names: Vec<Arc<str>> = builtins.chain(files.keys().cloned()).collect();
+        let files = files.keys().filter(|name| !self.is_next_build(name)).cloned();
+        let mut names: Vec<Arc<str>> = builtins.chain(files).collect();
         names.sort();
         names.dedup();
         names
+    }
+
+    /// Whether this file of the directory is there only to be tried out.
+    fn is_next_build(&self, name: &str) -> bool {
+        let absolute = |path: &std::path::Path| std::path::absolute(path).ok();
+        let own = [Format::Wasm, Format::Script]
+            .map(|format| absolute(&self.directory.join(format!("{name}{}", format.extension()))));
+        let mut next = self.settings.values().filter_map(|settings| settings.next.as_ref());
+        next.any(|next| own.contains(&absolute(&next.file)))
     }
 
     /// Returns whether another build serves now.
@@ -169,19 +200,47 @@ impl Reconciler {
             (None, Some(builtin)) => self.embedded(builtin),
             (None, None) => return false,
         };
+        let next = self.next_build(name, &settings, &content);
         let known = self.known.entry(Arc::clone(name)).or_default();
         let serves = known.active.as_ref();
-        if serves.is_some_and(|active| active.sha256 == content.sha256 && *active.settings() == settings) {
+        let tried = serves.and_then(|active| active.trial.as_ref()).map(|trial| &trial.content.sha256);
+        if serves.is_some_and(|active| active.sha256 == content.sha256 && *active.settings() == settings)
+            && tried == next.as_ref().map(|next| &next.sha256)
+        {
             known.refused = None;
             return false;
         }
         let refused = known.refused.as_ref();
-        if refused.is_some_and(|refused| {
-            refused.sha256.as_ref() == Some(&content.sha256) && refused.settings == settings
-        }) {
+        if refused.is_some_and(|refused| refused.is_of(&content, &settings)) {
             return false;
         }
-        self.load(name, &content, settings)
+        self.load(name, &content, settings, next)
+    }
+
+    /// The build to try out beside this one, if there is one that was not refused or rolled back.
+    fn next_build(&mut self, name: &Arc<str>, settings: &Settings, active: &Content) -> Option<Content> {
+        let known = self.known.entry(Arc::clone(name)).or_default();
+        let Some(next) = &settings.next else {
+            (known.next_refused, known.next_file) = (None, None);
+            return None;
+        };
+        known.next_file = directory::look_at(&next.file, known.next_file.as_ref());
+        let missing = || format!("there is no file {}", next.file.display()).into();
+        let read = known.next_file.as_ref().map_or_else(|| Err(missing()), |file| file.content.clone());
+        let content = match read {
+            Ok(content) => content,
+            Err(reason) => {
+                known.next_refused = Some(Refused::new(None, settings.clone(), reason, false));
+                return None;
+            }
+        };
+        let refused = known.next_refused.as_ref();
+        if refused.is_some_and(|refused| refused.is_of(&content, settings)) {
+            return None;
+        }
+        known.next_refused = None;
+        let same = content.sha256 == active.sha256 && content.format == active.format;
+        (!same && !self.is_rejected(name, &content.sha256)).then_some(content)
     }
 
     fn embedded(&self, builtin: &Builtin) -> Content {
@@ -202,14 +261,22 @@ impl Reconciler {
         settings
     }
 
-    fn load(&mut self, name: &Arc<str>, content: &Content, settings: Settings) -> bool {
+    fn load(
+        &mut self,
+        name: &Arc<str>,
+        content: &Content,
+        settings: Settings,
+        next: Option<Content>,
+    ) -> bool {
+        let trial = next.and_then(|next| self.load_next(name, &next, &settings));
         let began = Instant::now();
         let number = self.next_number;
         let sha256 = Arc::clone(&content.sha256);
         let build = Build { name, content, settings: settings.clone(), number };
         match self.runtime.block_on(self.loader.load(build)) {
-            Ok(generation) => {
+            Ok(mut generation) => {
                 self.next_number += 1;
+                generation.trial = trial.filter(|trial| self.can_stand_in(name, trial, &generation));
                 let kinds = generation.kinds();
                 tracing::info!(plugin = &**name, generation = number, %sha256, ?kinds, took = ?began.elapsed(), "plugin loaded");
                 self.known.entry(Arc::clone(name)).or_default().replace(Arc::new(generation));
@@ -220,6 +287,56 @@ impl Reconciler {
                 self.refuse(name, Refused::new(Some(sha256), settings, error.to_string().into(), failed))
             }
         }
+    }
+
+    fn load_next(&mut self, name: &Arc<str>, next: &Content, settings: &Settings) -> Option<Trial> {
+        let own = Arc::<str>::from(format!("{name}@next"));
+        let canary = settings.next.as_ref().map_or(0, |next| next.canary);
+        let number = self.next_number;
+        let alone = Settings { next: None, ..settings.clone() };
+        let build = Build { name: &own, content: next, settings: alone, number };
+        match self.runtime.block_on(self.loader.load_next(name, build, canary)) {
+            Ok(trial) => {
+                self.next_number += 1;
+                tracing::info!(
+                    plugin = &**name,
+                    generation = number,
+                    sha256 = &*next.sha256,
+                    canary,
+                    "next build tried out"
+                );
+                Some(trial)
+            }
+            Err(error) => {
+                let failed = !matches!(error, LoadError::Refused(_));
+                self.refuse_next(name, next, settings, error.to_string(), failed);
+                None
+            }
+        }
+    }
+
+    /// A build stands in only for one that has no kind beyond its own.
+    fn can_stand_in(&mut self, name: &Arc<str>, trial: &Trial, active: &Generation) -> bool {
+        let missing: Vec<_> = active.kinds().iter().filter(|kind| !trial.next.is(**kind)).collect();
+        if !missing.is_empty() {
+            let reason = format!("it is not all that the build that serves is: {missing:?} are missing");
+            self.refuse_next(name, &trial.content, active.settings(), reason, false);
+        }
+        missing.is_empty()
+    }
+
+    fn refuse_next(
+        &mut self,
+        name: &Arc<str>,
+        next: &Content,
+        settings: &Settings,
+        reason: String,
+        failed: bool,
+    ) {
+        tracing::warn!(plugin = &**name, reason, "next build not tried out");
+        let sha256 = Some(Arc::clone(&next.sha256));
+        let known = self.known.entry(Arc::clone(name)).or_default();
+        known.next_refused = Some(Refused::new(sha256, settings.clone(), reason.into(), failed));
     }
 
     fn refuse(&mut self, name: &Arc<str>, refused: Refused) -> bool {
@@ -236,8 +353,23 @@ impl Reconciler {
         false
     }
 
+    /// Ends the trial of a next build that crashed at once; the look that follows does the rest.
+    fn end_trials(&mut self) {
+        let trials = self.known.iter().filter_map(|(name, known)| {
+            let active = known.active.as_ref()?;
+            let trial = active.trial.as_ref().filter(|trial| trial.next.is_unfit())?;
+            Some((Arc::clone(name), trial.content.clone(), active.settings().clone()))
+        });
+        let unfit: Vec<_> = trials.collect();
+        for (name, content, settings) in unfit {
+            let reason = "its first calls trapped or exceeded a limit".to_owned();
+            self.refuse_next(&name, &content, &settings, reason, true);
+        }
+    }
+
     /// Brings back what served before a build that crashed at once.
     fn roll_back(&mut self) -> bool {
+        self.end_trials();
         let mut changed = false;
         for (name, known) in &mut self.known {
             let Some(unfit) = known.active.as_ref().filter(|active| active.is_unfit()).cloned() else {
@@ -285,6 +417,10 @@ impl Reconciler {
 impl Refused {
     fn new(sha256: Option<Arc<str>>, settings: Settings, reason: Arc<str>, failed: bool) -> Self {
         Self { sha256, settings, reason, failed }
+    }
+
+    fn is_of(&self, content: &Content, settings: &Settings) -> bool {
+        self.sha256.as_ref() == Some(&content.sha256) && self.settings == *settings
     }
 }
 

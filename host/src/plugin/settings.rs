@@ -1,6 +1,6 @@
 //! What an operator can say about a plugin: `[plugin.NAME]` as plain data.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::OnError;
 
@@ -24,8 +24,19 @@ pub struct Settings {
     pub body: u64,
     /// What a message gets when a call fails; none: as [`OnError::Closed`].
     pub on_error: Option<OnError>,
-    /// Capabilities beyond those that every plugin has: `etcd`, `http:HOST`, `env:NAME`.
+    /// Capabilities beyond those that every plugin has: `etcd`, `http:HOST`, `tcp:IP:PORT`, `env:NAME`.
     pub grant: Vec<String>,
+    /// The next build, to be tried out.
+    pub next: Option<NextBuild>,
+}
+
+/// A build that is tried out beside the one that serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextBuild {
+    /// Its file.
+    pub file: PathBuf,
+    /// Percent of the clients for whom it decides; of other messages it gets a copy, without effect.
+    pub canary: u8,
 }
 
 impl Default for Settings {
@@ -40,6 +51,7 @@ impl Default for Settings {
             body: 1 << 20,
             on_error: None,
             grant: Vec::new(),
+            next: None,
         }
     }
 }

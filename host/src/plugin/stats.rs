@@ -22,6 +22,8 @@ pub(super) struct Families {
     latency: HistogramVec,
     instances: IntGaugeVec,
     memory: IntGaugeVec,
+    /// What becomes of next builds that are tried out.
+    pub(super) next: IntCounterVec,
 }
 
 const LATENCY: [f64; 12] = [2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.25, 1.0];
@@ -57,12 +59,21 @@ impl Families {
                 Opts::new("message_flow_plugin_memory_bytes", "Linear memory of these instances."),
                 &by_generation,
             )?,
+            next: IntCounterVec::new(
+                Opts::new(
+                    "message_flow_plugin_next_total",
+                    "Messages of which a next build decided the same or different as a shadow, which it \
+                     skipped, or which it decided as a canary.",
+                ),
+                &["plugin", "outcome"],
+            )?,
         };
         registry.register(Box::new(families.calls.clone()))?;
         registry.register(Box::new(families.failures.clone()))?;
         registry.register(Box::new(families.latency.clone()))?;
         registry.register(Box::new(families.instances.clone()))?;
         registry.register(Box::new(families.memory.clone()))?;
+        registry.register(Box::new(families.next.clone()))?;
         Ok(families)
     }
 }

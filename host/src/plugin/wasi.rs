@@ -1,11 +1,15 @@
 //! WASI for guests that import it: clocks and randomness are real, the environment is empty
-//! but for what is granted, standard output is thrown away, there are no files and no sockets.
-//! `wasi:http` goes to granted hosts only. Core modules of preview 1 are adapted in `preview1`.
+//! but for what is granted, standard output is thrown away, there are no files. `wasi:http` goes to
+//! granted hosts only, `wasi:sockets` to granted addresses, over TCP. Core modules of preview 1 are
+//! adapted in `preview1`.
 
 mod egress;
 pub(super) mod preview1;
 
+use std::net::SocketAddr;
+
 use wasmtime::component::{Linker, ResourceTable};
+use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -23,8 +27,21 @@ pub(super) struct Wasi {
 impl Wasi {
     pub(super) fn new(settings: &Settings) -> Self {
         let mut context = WasiCtx::builder();
-        context.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         let grants: Vec<Grant> = settings.grant.iter().filter_map(|grant| grant.parse().ok()).collect();
+        let addresses: Vec<SocketAddr> = grants
+            .iter()
+            .filter_map(|grant| if let Grant::Tcp(address) = grant { Some(*address) } else { None })
+            .collect();
+        context.allow_tcp(!addresses.is_empty()).allow_udp(false).allow_ip_name_lookup(false);
+        context.socket_addr_check(move |address, purpose| {
+            let granted = match purpose {
+                SocketAddrUse::TcpConnect => addresses.contains(&address),
+                // What the system does by itself before it connects.
+                SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
+                _ => false,
+            };
+            Box::pin(std::future::ready(granted))
+        });
         for grant in &grants {
             if let Grant::Env(name) = grant
                 && let Ok(value) = std::env::var(name)

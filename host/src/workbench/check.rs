@@ -23,7 +23,14 @@ pub struct Report {
 }
 
 /// What can be granted in place of nothing, to see whether a plugin starts: it leads nowhere.
-const STAND_IN: &str = "http:nowhere.invalid";
+fn stand_in(need: &&str) -> String {
+    let grant = match *need {
+        "http:HOST" => "http:nowhere.invalid",
+        "tcp:IP:PORT" => "tcp:0.0.0.0:0",
+        need => need,
+    };
+    grant.to_owned()
+}
 
 /// Looks at a plugin, and has it start with these settings and what else it asks for.
 pub async fn check(solo: &Solo, settings: &Settings) -> Result<Report, SoloError> {
@@ -36,7 +43,6 @@ pub async fn check(solo: &Solo, settings: &Settings) -> Result<Report, SoloError
 
 /// These settings and what a plugin needs besides.
 pub fn with_all_grants(mut settings: Settings, inspection: &Inspection) -> Settings {
-    let stand_in = |need: &&str| (if *need == "http:HOST" { STAND_IN } else { *need }).to_owned();
     settings.grant.extend(inspection.missing.iter().map(stand_in));
     settings
 }

@@ -42,6 +42,7 @@ mod scripts;
 mod streams;
 mod thin;
 mod tls;
+mod trials;
 mod upgrades;
 mod versions;
 mod view;

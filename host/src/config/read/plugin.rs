@@ -27,7 +27,12 @@ fn one(name: &str, section: Section<'_>) -> PluginConfig {
         body: section.get("body", Value::size).unwrap_or(default.body),
         on_error: section.get("on_error", |value| value.choice(&ON_ERROR)).or(default.on_error),
         grant: section.get("grant", |value| value.list(Value::parse)).unwrap_or(default.grant),
+        shadow: section.get("shadow", Value::path),
+        canary: section.get("canary", |value| bounded(value, 0..101)).unwrap_or(default.canary),
     };
+    if plugin.shadow.is_none() && plugin.canary > 0 {
+        section.refuse("`canary` needs `shadow`: write the file of the next build");
+    }
     section.end();
     plugin
 }
