@@ -38,12 +38,22 @@ pub fn marked(name: &str, mark: &str) -> Vec<u8> {
     bytes
 }
 
+/// The plugin of an example, as its README has it built.
+pub fn example(package: &str) -> PathBuf {
+    let built = cargo_build("..", &["--package", package]);
+    built.join(format!("{}.wasm", package.replace('-', "_")))
+}
+
 fn build() -> PathBuf {
+    cargo_build("guests", &["--examples"]).join("examples")
+}
+
+fn cargo_build(directory: &str, selection: &[&str]) -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = tests.join("../target/guests");
     let mut cargo = crate::gateway::cargo();
-    cargo.args(["build", "--quiet", "--release", "--examples", "--target", TARGET]);
-    cargo.current_dir(tests.join("guests")).env("CARGO_TARGET_DIR", &target);
+    cargo.args(["build", "--quiet", "--release", "--target", TARGET]).args(selection);
+    cargo.current_dir(tests.join(directory)).env("CARGO_TARGET_DIR", &target);
     for name in [
         "CARGO_ENCODED_RUSTFLAGS",
         "RUSTFLAGS",
@@ -55,5 +65,5 @@ fn build() -> PathBuf {
     }
     let status = cargo.status().expect("run cargo");
     assert!(status.success(), "the guests do not build; is the target there? rustup target add {TARGET}");
-    target.join(TARGET).join("release/examples")
+    target.join(TARGET).join("release")
 }

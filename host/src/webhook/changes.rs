@@ -266,6 +266,7 @@ mod tests {
             instances: 0,
             memory: 0,
             last_error: None,
+            next: None,
         };
         let first = build(1, PluginState::Active, None);
         let mut builds = Builds::new("router-1", std::slice::from_ref(&first));

@@ -32,6 +32,7 @@ mod plugin_host;
 mod plugin_tools;
 mod plugins;
 mod receiver;
+mod redis_table;
 mod registry;
 mod releases;
 mod reload;
