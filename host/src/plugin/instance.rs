@@ -165,6 +165,12 @@ impl Instance {
         self.store.data_mut().memory.refused = false;
     }
 
+    /// A guest that asked for more memory than it may have got over it, perhaps, but has nothing to
+    /// spare for the next message.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.store.data().memory.refused
+    }
+
     /// Takes the message back, and says what became of the call.
     #[inline]
     pub(super) fn end<R: Answer>(

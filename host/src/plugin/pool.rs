@@ -120,7 +120,7 @@ where
         None => Err(super::call::MissingFunction.into()),
     };
     let result = instance.end(message, call.name, result);
-    if result.as_ref().err().is_none_or(CallError::spares_instance) {
+    if instance.is_sound() && result.as_ref().err().is_none_or(CallError::spares_instance) {
         *slot = Some(instance);
     }
     result
@@ -158,7 +158,7 @@ where
         None => Err(super::call::MissingFunction.into()),
     };
     let result = instance.end(message, call.name, result);
-    if result.as_ref().err().is_none_or(CallError::spares_instance) {
+    if instance.is_sound() && result.as_ref().err().is_none_or(CallError::spares_instance) {
         idle.lock().push(instance);
     }
     result

@@ -93,13 +93,12 @@ async fn what_goes_wrong_is_named_with_file_line_and_column() {
         ("loops", "it took longer than its deadline of 2s, at geo.js:5:"),
         ("recurses", "geo.js:6:"),
         ("recurses", "RangeError: Maximum call stack size exceeded"),
+        ("hoards", "geo.js:7:"),
+        ("hoards", "out of memory"),
         ("nonsense", "geo.js: onRequest returned 42: return nothing to forward, or"),
         ("promise", "onRequest returned a promise; a script answers at once"),
         ("header", "set-header: `bad header` is not a header name"),
         ("full", "Error: state is full: its limit is 65536 bytes"),
-        // Last, as the instance has no memory to spare from then on.
-        ("hoards", "geo.js:7:"),
-        ("hoards", "out of memory"),
     ] {
         gateway.get("/chat/").header("fault", fault).send().await.expect(503);
         let wanted = |entry: &serde_json::Value| {
