@@ -9,7 +9,7 @@
 //! | `PREFIX:expiry` | sorted set | `SERVICE\0CLIENT` by the time at which the assignment expires |
 //! | `PREFIX:stamp` | number | the last stamp of an assignment |
 //!
-//! What must happen together is a script ([`scripts`]), which Redis runs wholly and alone.
+//! What must happen together is a script (`scripts.rs`), which Redis runs wholly and alone.
 
 #![cfg(target_arch = "wasm32")]
 
