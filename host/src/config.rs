@@ -190,7 +190,7 @@ impl Default for ProxyTimeouts {
         let seconds = Duration::from_secs;
         Self {
             handshake: seconds(10),
-            first_byte: seconds(10),
+            first_byte: seconds(60),
             head: seconds(10),
             keep_alive: seconds(75),
             body: seconds(60),

@@ -180,7 +180,8 @@ struct Run<'a> {
     answered: u64,
     /// When those were due that found no free connection.
     late: VecDeque<Instant>,
-    free: Vec<usize>,
+    /// Used in turn, so that none lies idle for longer than the others.
+    free: VecDeque<usize>,
     outcome: Outcome,
 }
 
@@ -202,7 +203,7 @@ impl<'a> Run<'a> {
 
     fn start(&mut self) -> anyhow::Result<()> {
         if !matches!(self.load, Load::Open(_)) {
-            while let Some(at) = self.free.pop() {
+            while let Some(at) = self.free.pop_front() {
                 self.next(at)?;
             }
         }
@@ -233,7 +234,7 @@ impl<'a> Run<'a> {
             Load::Open(_) => false,
         };
         if !more {
-            self.free.push(at);
+            self.free.push_back(at);
             return Ok(());
         }
         self.begun += 1;
@@ -254,8 +255,8 @@ impl<'a> Run<'a> {
             self.late.push_back(self.begin + Duration::from_secs_f64(self.begun as f64 / f64::from(rate)));
             self.begun += 1;
         }
-        while let (Some(&due), Some(&at)) = (self.late.front(), self.free.last()) {
-            self.free.pop();
+        while let (Some(&due), Some(&at)) = (self.late.front(), self.free.front()) {
+            self.free.pop_front();
             self.late.pop_front();
             self.send(at, due)?;
         }
@@ -293,7 +294,7 @@ impl<'a> Run<'a> {
             }
         }
         if matches!(self.load, Load::Open(_)) {
-            self.free.push(at);
+            self.free.push_back(at);
             Ok(())
         } else {
             self.next(at)
