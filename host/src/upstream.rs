@@ -67,10 +67,3 @@ pub enum Break {
     #[error(transparent)]
     Http2(#[from] hyper::Error),
 }
-
-impl UpstreamError {
-    /// Whether the server cannot have seen any of the request.
-    pub fn nothing_sent(&self) -> bool {
-        !matches!(self, Self::Broken { .. })
-    }
-}

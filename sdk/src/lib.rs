@@ -40,6 +40,7 @@ pub struct Readme;
 
 #[doc(hidden)]
 pub mod bindings;
+pub mod keys;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 mod panic;
 pub mod testing;

@@ -10,12 +10,11 @@ use std::{
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use wasmtime::component::{ComponentNamedList, Lower};
 
 use super::{
     CallError, Message, Settings,
     call::Cause,
-    instance::{Answer, Instance, Template},
+    instance::{Answer, Instance, Params, Template},
     pool::{Call, Pick, Pool},
     stats::Stats,
     trial::Trial,
@@ -245,7 +244,7 @@ impl Generation {
         params: P,
     ) -> Result<R, CallError>
     where
-        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        P: Params,
         R: Answer,
     {
         let deadline = self.template.plugin.deadline;
@@ -260,7 +259,7 @@ impl Generation {
         params: P,
     ) -> Result<R, CallError>
     where
-        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        P: Params,
         R: Answer,
     {
         let began = Instant::now();

@@ -1,7 +1,7 @@
 //! One running copy of a component: its store and the functions that it exports.
 //!
 //! A trap, a missed deadline or a dropped future poisons a store and everything in it, so whoever
-//! calls an instance keeps it only if [`CallError::spares_instance`] says so.
+//! calls an instance keeps it only if [`Instance::can_serve_after`] says so.
 
 use std::{sync::Arc, time::Duration};
 
@@ -165,10 +165,10 @@ impl Instance {
         self.store.data_mut().memory.refused = false;
     }
 
-    /// A guest that asked for more memory than it may have got over it, perhaps, but has nothing to
-    /// spare for the next message.
-    pub(super) fn is_sound(&self) -> bool {
-        !self.store.data().memory.refused
+    /// Whether another call may follow one that came to this. A guest that asked for more memory than
+    /// it may have got over it, perhaps, but has nothing to spare for the next message.
+    pub(super) fn can_serve_after<R>(&self, result: &Result<R, CallError>) -> bool {
+        !self.store.data().memory.refused && result.as_ref().err().is_none_or(CallError::spares_instance)
     }
 
     /// Takes the message back, and says what became of the call.
@@ -195,6 +195,11 @@ impl Instance {
         result
     }
 }
+
+/// What an exported function takes.
+pub(super) trait Params: ComponentNamedList + Lower + Send + Sync + 'static {}
+
+impl<P: ComponentNamedList + Lower + Send + Sync + 'static> Params for P {}
 
 /// What an exported function returns: every one of ours returns a result.
 pub(super) trait Answer: ComponentNamedList + Lift + Send + Sync + 'static {

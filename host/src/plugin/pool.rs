@@ -11,12 +11,12 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
-use wasmtime::component::{ComponentNamedList, Lower, TypedFunc};
+use wasmtime::component::TypedFunc;
 
 use super::{
     CallError, Message,
     call::Cause,
-    instance::{Answer, Functions, Instance, Template},
+    instance::{Answer, Functions, Instance, Params, Template},
 };
 
 /// Picks the function that is called.
@@ -80,7 +80,7 @@ impl Pool {
         params: P,
     ) -> Result<R, CallError>
     where
-        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        P: Params,
         R: Answer,
     {
         match self {
@@ -101,7 +101,7 @@ fn call_sync<P, R>(
     params: P,
 ) -> Result<R, CallError>
 where
-    P: ComponentNamedList + Lower + Send + Sync + 'static,
+    P: Params,
     R: Answer,
 {
     let slot = &slots[thread_number() % slots.len()];
@@ -120,7 +120,7 @@ where
         None => Err(super::call::MissingFunction.into()),
     };
     let result = instance.end(message, call.name, result);
-    if instance.is_sound() && result.as_ref().err().is_none_or(CallError::spares_instance) {
+    if instance.can_serve_after(&result) {
         *slot = Some(instance);
     }
     result
@@ -135,7 +135,7 @@ async fn call_waiting<P, R>(
     params: P,
 ) -> Result<R, CallError>
 where
-    P: ComponentNamedList + Lower + Send + Sync + 'static,
+    P: Params,
     R: Answer,
 {
     let until = Instant::now() + call.deadline;
@@ -158,7 +158,7 @@ where
         None => Err(super::call::MissingFunction.into()),
     };
     let result = instance.end(message, call.name, result);
-    if instance.is_sound() && result.as_ref().err().is_none_or(CallError::spares_instance) {
+    if instance.can_serve_after(&result) {
         idle.lock().push(instance);
     }
     result

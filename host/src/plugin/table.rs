@@ -6,11 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use wasmtime::component::{ComponentNamedList, Lower, TypedFunc};
+use wasmtime::component::TypedFunc;
 
 use super::{
     CallError, Generation, Kind, Message, Plugins,
-    instance::{self, Lookup},
+    instance::{self, Lookup, Params},
     pool::{Call, Pick},
 };
 use crate::table::adapter::{self, Answer, Revision, TableError};
@@ -183,7 +183,7 @@ impl TablePlugin {
         deadline: Option<Duration>,
     ) -> Result<T, TableError>
     where
-        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        P: Params,
         Fallible<T>: instance::Answer,
     {
         let generation = self.active()?;

@@ -178,10 +178,7 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 
 /// Takes off what belongs to the client's connection, first of all what it says does.
 pub(super) fn strip_request(headers: &mut HeaderMap, seen: &Seen) {
-    strip_nominated(headers, seen.connection);
-    if seen.transfer_encoding {
-        headers.remove(header::TRANSFER_ENCODING);
-    }
+    strip_connection(headers, seen);
     if seen.te {
         let trailers =
             headers.get_all(header::TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -190,28 +187,22 @@ pub(super) fn strip_request(headers: &mut HeaderMap, seen: &Seen) {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
     }
-    if seen.upgrade {
-        headers.remove(header::UPGRADE);
-    }
     if seen.expect {
         // Answered by this router as soon as the server takes the body.
         headers.remove(header::EXPECT);
     }
-    if seen.keep_alive {
-        headers.remove(KEEP_ALIVE);
-    }
-    if seen.proxy_connection {
-        headers.remove(PROXY_CONNECTION);
-    }
     if seen.proxy_authentication {
         headers.remove(header::PROXY_AUTHORIZATION);
-        headers.remove(header::PROXY_AUTHENTICATE);
     }
 }
 
 /// Takes off what belongs to the server's connection.
 pub(super) fn strip_response(headers: &mut HeaderMap) {
-    let seen = Seen::look(headers);
+    strip_connection(headers, &Seen::look(headers));
+}
+
+/// Takes off what belongs to one connection in either direction.
+fn strip_connection(headers: &mut HeaderMap, seen: &Seen) {
     strip_nominated(headers, seen.connection);
     if seen.transfer_encoding {
         headers.remove(header::TRANSFER_ENCODING);

@@ -29,8 +29,6 @@ use super::{
 
 /// What a read is given room for, at least and at most.
 const READ: std::ops::RangeInclusive<usize> = (8 << 10)..=(64 << 10);
-/// Interim responses (1xx) before the response proper.
-const MOST_INTERIM: usize = 16;
 
 /// How a connection failed its message.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +154,7 @@ pub(crate) async fn send(
 ) -> Result<Response<Http1Body>, Unanswered> {
     let http1 = lease.connection();
     http1.at_rest = false;
-    http1.parser.interim_left = MOST_INTERIM;
+    http1.parser.begin();
     http1.outbox.begin(endpoint, &request, body);
     match std::future::poll_fn(|cx| http1.poll_head(cx, request.method)).await {
         Ok(head) => Ok(Http1Body::response(head, lease, in_flight)),

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use http::Response;
@@ -396,9 +395,4 @@ impl Drop for Lease {
             pool.shared.metrics.connections.dec();
         }
     }
-}
-
-/// How long a message may wait for a connection and for it to be opened, at most.
-pub fn patience(options: &UpstreamOptions) -> Duration {
-    options.queue_timeout + options.connect_timeout
 }

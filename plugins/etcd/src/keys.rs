@@ -2,7 +2,7 @@
 
 use message_flow_sdk::{config, etcd::KeyRange};
 
-use crate::escape::{escape, unescape};
+use message_flow_sdk::keys::{escape, unescape};
 
 const PREFIX: &str = "/message-flow";
 

@@ -21,7 +21,6 @@
 mod assignments;
 mod cluster;
 mod entries;
-mod escape;
 #[cfg(test)]
 mod fake;
 mod keys;

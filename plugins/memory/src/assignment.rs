@@ -1,6 +1,7 @@
 //! Assignments and client locations.
 
 use message_flow_sdk::{
+    keys::{escape, unescape},
     random,
     routing_table::{Assignment, Change, ClientRecord, Condition, Proposal, TableError},
     state,
@@ -9,7 +10,6 @@ use message_flow_sdk::{
 use crate::{
     Cell, apply,
     codec::{Reader, Writer},
-    escape::{escape, unescape},
     head::Head,
     log, until_applied,
 };

@@ -1,16 +1,12 @@
 //! Entries: services, servers, releases, routers.
 
 use message_flow_sdk::{
+    keys::{escape, unescape},
     routing_table::{Change, Entry, Revision, Snapshot, TableError},
     state,
 };
 
-use crate::{
-    Cell, apply,
-    escape::{escape, unescape},
-    head::Head,
-    log, until_applied,
-};
+use crate::{Cell, apply, head::Head, log, until_applied};
 
 const PREFIX: &str = "e/";
 const PAGE: u32 = 1000;

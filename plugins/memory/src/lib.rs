@@ -15,12 +15,11 @@
 //! | `c/CLIENT` | the router that the client is connected to |
 //!
 //! Numbers in keys have 16 hexadecimal digits, so that their order is that of the keys; texts are
-//! escaped ([`escape`]) so that none holds a `/`.
+//! escaped ([`keys`](message_flow_sdk::keys)) so that none holds a `/`.
 
 mod assignment;
 mod codec;
 mod entry;
-mod escape;
 mod head;
 mod log;
 #[cfg(test)]

@@ -10,6 +10,8 @@ use super::{Http1Error, decode::Decoder};
 
 /// Headers of one response.
 const MOST_HEADERS: usize = 128;
+/// Interim responses (1xx) before the response proper.
+const MOST_INTERIM: usize = 16;
 
 /// What is understood of a response before its body.
 pub(super) struct ResponseHead {
@@ -32,12 +34,17 @@ pub(super) struct Parser {
     spans: Vec<Span>,
     max_head: usize,
     /// Interim responses that may still come before the response proper.
-    pub(super) interim_left: usize,
+    interim_left: usize,
 }
 
 impl Parser {
     pub(super) fn new(max_head: usize) -> Self {
         Self { spans: Vec::new(), max_head, interim_left: 0 }
+    }
+
+    /// The heads of another message follow.
+    pub(super) fn begin(&mut self) {
+        self.interim_left = MOST_INTERIM;
     }
 
     /// Takes a head off what was read; none if it is not complete.
@@ -172,11 +179,7 @@ impl Framing<'_> {
         if !self.seen.connection {
             return self.http11;
         }
-        let mut options = self
-            .headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii));
+        let mut options = self.listed(header::CONNECTION);
         match self.http11 {
             true => !options.any(|option| option.eq_ignore_ascii_case(b"close")),
             false => options.any(|option| option.eq_ignore_ascii_case(b"keep-alive")),
@@ -189,19 +192,21 @@ impl Framing<'_> {
             return Ok(None);
         }
         let mut length = None;
-        for line in self.headers.get_all(header::CONTENT_LENGTH) {
-            for text in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-                let parsed =
-                    std::str::from_utf8(text).ok().filter(|_| digits).and_then(|text| text.parse().ok());
-                let parsed: u64 =
-                    parsed.ok_or(Http1Error::Malformed("a content-length that is no number"))?;
-                if length.replace(parsed).is_some_and(|before| before != parsed) {
-                    return Err(Http1Error::Malformed("two lengths"));
-                }
+        for text in self.listed(header::CONTENT_LENGTH) {
+            let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+            let parsed = std::str::from_utf8(text).ok().filter(|_| digits).and_then(|text| text.parse().ok());
+            let parsed: u64 = parsed.ok_or(Http1Error::Malformed("a content-length that is no number"))?;
+            if length.replace(parsed).is_some_and(|before| before != parsed) {
+                return Err(Http1Error::Malformed("two lengths"));
             }
         }
         Ok(length)
+    }
+
+    /// What stands between the commas of every line of a header.
+    fn listed(&self, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+        let lines = self.headers.get_all(name).into_iter();
+        lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
     }
 
     fn must_be_chunked(&self) -> Result<(), Http1Error> {

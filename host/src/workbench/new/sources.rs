@@ -17,12 +17,14 @@ macro_rules! files {
     };
 }
 
-const RUST_SDK: [(&str, &str); 5] =
-    files!["sdk": "src/bindings.rs", "src/lib.rs", "src/panic.rs", "src/testing.rs", "src/testing/host.rs"];
+const RUST_SDK: [(&str, &str); 6] = files!["sdk":
+    "src/bindings.rs", "src/keys.rs", "src/lib.rs", "src/panic.rs", "src/testing.rs",
+    "src/testing/host.rs",
+];
 
-const MEMORY: [(&str, &str); 8] = files!["plugins/memory":
-    "src/assignment.rs", "src/codec.rs", "src/entry.rs", "src/escape.rs", "src/head.rs", "src/lib.rs",
-    "src/log.rs", "src/tests.rs",
+const MEMORY: [(&str, &str); 7] = files!["plugins/memory":
+    "src/assignment.rs", "src/codec.rs", "src/entry.rs", "src/head.rs", "src/lib.rs", "src/log.rs",
+    "src/tests.rs",
 ];
 
 const GO_SDK: [(&str, &str); 17] = files!["sdk/go":

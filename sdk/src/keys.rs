@@ -1,9 +1,11 @@
-//! Texts within keys: what separates, what does not print and what is not ASCII is percent-encoded.
+//! Texts within the keys of a datastore: what separates, what does not print and what is not ASCII is
+//! percent-encoded, so that a routing-table adapter can build paths out of any client's or service's name.
 
 use std::fmt::Write;
 
 /// Without a `/`, and never ambiguous.
-pub(crate) fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -17,7 +19,8 @@ pub(crate) fn escape(text: &str) -> String {
 }
 
 /// The text that was escaped; none if it was not by [`escape`].
-pub(crate) fn unescape(escaped: &str) -> Option<String> {
+#[must_use]
+pub fn unescape(escaped: &str) -> Option<String> {
     let mut parts = escaped.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {
