@@ -104,11 +104,11 @@ fn admit(config: &Config, request: &Request) -> Result<Caller, Problem> {
              because any web page could otherwise reach it under a name of its own",
         ));
     }
-    if anyone && !config.api.open && is_foreign(headers, config.api.listen.ip()) {
+    if anyone && !config.api.open && is_foreign(request, config.api.listen.ip()) {
         return Err(Problem::new(
             Kind::HostRefused,
-            "without access rules the API answers no page of another origin, because browsers let any page \
-             open a WebSocket to this machine",
+            "without access rules the API obeys no page of another origin, because browsers let any page \
+             post to this machine and open a WebSocket to it",
         ));
     }
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
@@ -136,9 +136,12 @@ fn host(request: &Request) -> Option<&str> {
     host.or_else(|| request.uri().authority().map(|authority| authority.as_str()))
 }
 
-/// Whether a page that is not of this machine asks to open a WebSocket.
-fn is_foreign(headers: &HeaderMap, listen: IpAddr) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN).filter(|_| headers.contains_key(header::UPGRADE)) else {
+/// Whether a page that is not of this machine asks to change something or to open a WebSocket: what a
+/// browser lets it do without asking here first. What it merely reads the browser keeps from it.
+fn is_foreign(request: &Request, listen: IpAddr) -> bool {
+    let headers = request.headers();
+    let only_reads = request.method().is_safe() && !headers.contains_key(header::UPGRADE);
+    let Some(origin) = headers.get(header::ORIGIN).filter(|_| !only_reads) else {
         return false;
     };
     let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
