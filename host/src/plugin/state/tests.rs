@@ -279,7 +279,7 @@ async fn a_broken_disk_refuses_changes_and_keeps_what_was_acknowledged() {
 async fn writes_until_killed() {
     let Some(directory) = std::env::var_os("STATE_TEST_DIRECTORY") else { return };
     let store = StateStores::new(Path::new(&directory)).open("killed", DURABLE).unwrap();
-    for number in 0_u64.. {
+    for number in 0..u64::MAX {
         let key = format!("{:03}", number % 500);
         store.set(&key, number.to_string().as_bytes()).unwrap();
         store.wait_durable(store.commit_sequence()).await.unwrap();
