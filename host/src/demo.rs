@@ -155,7 +155,7 @@ impl Tour {
     }
 
     async fn idle(&self) -> anyhow::Result<()> {
-        for number in 0_u64.. {
+        for number in 0..u64::MAX {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let region = if number.is_multiple_of(2) { "eu" } else { "us" };
             // What is tried by hand may well make a message fail; the demo goes on.
