@@ -7,14 +7,7 @@ const PER_MINUTE = Number(config.get("per_minute") ?? 600);
 
 export function resolve() {
   const region = request.header("region");
-  const servers = candidates.servers().filter((server) => server.weight > 0);
-  const near = servers.filter((server) => server.metadata.region === region);
-  return leastLoaded(near) ?? leastLoaded(servers);
-}
-
-function leastLoaded(servers) {
-  const load = (server) => server.inFlight / server.weight;
-  return servers.sort((one, other) => load(one) - load(other))[0]?.id;
+  return candidates.leastLoaded({ region }) ?? candidates.leastLoaded();
 }
 
 export function onRequest() {

@@ -12,6 +12,7 @@ mod bare;
 mod builtin;
 mod cache;
 pub mod call;
+pub mod candidates;
 pub mod capability;
 mod component;
 mod directory;

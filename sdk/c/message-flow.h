@@ -38,6 +38,10 @@ static inline bool mf_equal(mf_text one, mf_text other) {
     return true;
 }
 
+// Pairs written in place: MF_PAIRS({MF_TEXT("region"), region}).
+#define MF_PAIRS(...) ((mf_pairs){(const mf_pair[]){__VA_ARGS__}, sizeof((const mf_pair[]){__VA_ARGS__}) / sizeof(mf_pair)})
+#define MF_NO_PAIRS ((mf_pairs){0, 0})
+
 // Of a pair's value by its key; none if there is no such pair.
 static inline mf_text mf_find(mf_pairs pairs, mf_text key) {
     for (size_t at = 0; at < pairs.count; at++)
@@ -179,7 +183,10 @@ typedef struct {
 typedef struct { const mf_server *items; size_t count; } mf_servers;
 _Static_assert(sizeof(mf_server) == 36, "as the canonical ABI lays it out");
 
+MF_IMPORT("candidates", "least-loaded") void mf_abi_candidates_least_loaded(const mf_pair *, size_t, mf_abi_option *);
 MF_IMPORT("candidates", "servers") void mf_abi_candidates_servers(mf_servers *);
+// The id of the server with the least to do, of those whose metadata has all of these pairs.
+static inline mf_text mf_candidates_least_loaded(mf_pairs having) { return mf_abi_some(MF_ABI_RETURN(mf_abi_option, mf_abi_candidates_least_loaded(having.items, having.count, &mf_returned))); }
 static inline mf_servers mf_candidates_servers(void) { return MF_ABI_RETURN(mf_servers, mf_abi_candidates_servers(&mf_returned)); }
 
 // The router's log, what the operator configured, the time, chance.

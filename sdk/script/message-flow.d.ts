@@ -105,7 +105,16 @@ interface Server {
 }
 
 /** Whom `resolve` may choose among. */
-declare const candidates: { servers(): Server[] };
+declare const candidates: {
+  /**
+   * The id of the server with the least to do for its weight, of those whose metadata has all of this:
+   * `candidates.leastLoaded({ region: "eu" })`. What is undefined is not asked for; without
+   * anything it is of all. Healthy ones come first; of equals each client has its own favourite.
+   */
+  leastLoaded(having?: Record<string, string | undefined>): string | undefined;
+  /** All of them with all that is known of each, for other choices; dearer. */
+  servers(): Server[];
+};
 
 /** What the operator wrote in `[plugin.NAME] config`. */
 declare const config: {

@@ -13,9 +13,8 @@
 //! impl Registrar for ByRegion {
 //!     fn resolve() -> Result<Decision, String> {
 //!         let Some(region) = request::header("region") else { return Ok(Decision::Pass) };
-//!         let near = |metadata: &[(String, String)]| metadata.iter().any(|(key, value)| key == "region" && *value == region);
-//!         let servers = candidates::servers().into_iter().filter(|server| near(&server.metadata));
-//!         Ok(servers.min_by_key(|server| server.in_flight).map_or(Decision::Pass, |server| Decision::Server(server.id)))
+//!         let near = candidates::least_loaded(&[("region", &region)]);
+//!         Ok(near.map_or(Decision::Pass, Decision::Server))
 //!     }
 //! }
 //!
@@ -40,6 +39,8 @@ pub struct Readme;
 
 #[doc(hidden)]
 pub mod bindings;
+#[cfg(target_arch = "wasm32")]
+pub mod candidates;
 pub mod keys;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 mod panic;
@@ -52,8 +53,7 @@ pub use bindings::imports::message_flow::plugin::body::BodyError;
 pub use bindings::imports::message_flow::plugin::types::{Rejection, Server, ServiceId};
 #[cfg(target_arch = "wasm32")]
 pub use bindings::imports::message_flow::plugin::{
-    candidates, clock, config, etcd, event, log, random, request, request_body, response, response_body,
-    state,
+    clock, config, etcd, event, log, random, request, request_body, response, response_body, state,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use testing::host::{

@@ -88,6 +88,8 @@ declare module 'message-flow:plugin/event@0.1.0' {
 declare module 'message-flow:plugin/candidates@0.1.0' {
   import type { Server } from 'message-flow:plugin/types@0.1.0';
   export type { Server };
+  /** The id of the server with the least to do, of those whose metadata has all of these pairs. */
+  export function leastLoaded(having: [string, string][]): string | null;
   export function servers(): Server[];
 }
 

@@ -3,9 +3,6 @@
 package main
 
 import (
-	"hash/fnv"
-	"io"
-
 	"message-flow/sdk/candidates"
 	"message-flow/sdk/config"
 	"message-flow/sdk/registrar"
@@ -17,61 +14,21 @@ func init() { registrar.Handle(resolve) }
 func main() {}
 
 func resolve() (registrar.Decision, error) {
-	header, configured := config.Get("header")
-	if !configured {
-		header = "region"
-	}
-	region, _ := request.Header(header)
-	servers := candidates.Servers()
-	chosen := leastLoaded(servers, region)
-	if chosen == nil && region != "" {
-		chosen = leastLoaded(servers, "")
-	}
-	if chosen == nil {
-		return registrar.Pass(), nil
-	}
-	return registrar.Server(chosen.ID), nil
-}
-
-// Of those in a region, or of all; nil if there is none.
-func leastLoaded(servers []candidates.Server, region string) *candidates.Server {
-	var best *candidates.Server
-	for at := range servers {
-		server := &servers[at]
-		if server.Weight == 0 || (region != "" && !isIn(server, region)) {
-			continue
-		}
-		if best == nil || isBetter(server, best) {
-			best = server
+	if region, known := request.Header(header()); known {
+		if near, found := candidates.LeastLoaded(candidates.Pair{Key: "region", Value: region}); found {
+			return registrar.Server(near), nil
 		}
 	}
-	return best
-}
-
-func isIn(server *candidates.Server, region string) bool {
-	its, known := server.Metadata("region")
-	return known && its == region
-}
-
-// Healthy ones first, then by messages under way for each unit of weight.
-func isBetter(one, other *candidates.Server) bool {
-	if one.Healthy != other.Healthy {
-		return one.Healthy
+	if server, found := candidates.LeastLoaded(); found {
+		return registrar.Server(server), nil
 	}
-	load, otherLoad := uint64(one.InFlight)*uint64(other.Weight), uint64(other.InFlight)*uint64(one.Weight)
-	if load != otherLoad {
-		return load < otherLoad
-	}
-	client := request.Client()
-	return affinity(client, one.ID) > affinity(client, other.ID)
+	return registrar.Pass(), nil
 }
 
-// The same at every router.
-func affinity(client, server string) uint32 {
-	hash := fnv.New32a()
-	io.WriteString(hash, client)
-	io.WriteString(hash, " ")
-	io.WriteString(hash, server)
-	mixed := hash.Sum32()
-	return (mixed ^ mixed>>15) * 0x2c1b3c6d
+// Which header says where a client is.
+func header() string {
+	if configured, is := config.Get("header"); is {
+		return configured
+	}
+	return "region"
 }

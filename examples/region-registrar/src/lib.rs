@@ -5,9 +5,7 @@
 //! loaded of all. Servers say where they are in their metadata. Among equals each client has its own
 //! favourite, the same at every router, so that idle servers share new clients.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
-use message_flow_sdk::{Decision, Registrar, Server, candidates, config, request};
+use message_flow_sdk::{Decision, Registrar, candidates, config, request};
 
 struct ByRegion;
 
@@ -15,39 +13,15 @@ message_flow_sdk::export!(ByRegion: Registrar);
 
 impl Registrar for ByRegion {
     fn resolve() -> Result<Decision, String> {
-        let servers: Vec<_> = candidates::servers().into_iter().filter(|server| server.weight > 0).collect();
-        let client = request::client();
-        let near =
-            region().and_then(|region| least_loaded(servers.iter().filter(|s| is_in(s, &region)), &client));
-        let chosen = near.or_else(|| least_loaded(servers.iter(), &client));
-        Ok(chosen.map_or(Decision::Pass, |server| Decision::Server(server.id.clone())))
+        let near = region().and_then(|region| candidates::least_loaded(&[("region", &region)]));
+        let chosen = near.or_else(|| candidates::least_loaded(&[]));
+        Ok(chosen.map_or(Decision::Pass, Decision::Server))
     }
 }
 
 /// Where the client says that it is.
 fn region() -> Option<String> {
-    let header = config::get("header").unwrap_or_else(|| "region".to_owned());
-    request::header(&header).filter(|region| !region.is_empty())
-}
-
-fn is_in(server: &Server, region: &str) -> bool {
-    server.metadata.iter().any(|(key, value)| key == "region" && value == region)
-}
-
-/// Healthy ones first, then by messages under way for each unit of weight.
-fn least_loaded<'a>(servers: impl Iterator<Item = &'a Server>, client: &str) -> Option<&'a Server> {
-    servers.min_by(|one, other| {
-        let load = |server: &Server, weight: u32| u64::from(server.in_flight) * u64::from(weight);
-        let loads = load(one, other.weight).cmp(&load(other, one.weight));
-        let favour = |server: &Server| affinity(client, &server.id);
-        other.healthy.cmp(&one.healthy).then(loads).then_with(|| favour(other).cmp(&favour(one)))
-    })
-}
-
-fn affinity(client: &str, server: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (client, server).hash(&mut hasher);
-    hasher.finish()
+    request::header(config::get("header").as_deref().unwrap_or("region"))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
+use super::candidates::Candidates;
 use crate::table::ServiceId;
 
 /// What a plugin may see and change of a request, and of its response once there is one.
@@ -69,26 +70,3 @@ pub type BodyStream = http_body_util::combinators::UnsyncBoxBody<Bytes, BodyFail
 
 /// Why a body's stream broke off.
 pub type BodyFailed = Box<dyn std::error::Error + Send + Sync>;
-
-/// Whom a registrar may choose among; evaluated only if it asks.
-pub trait Candidates: Send + Sync {
-    /// The service's server list without unhealthy servers, in the order of their ids.
-    fn servers(&self) -> Vec<Candidate>;
-}
-
-/// A server, as a registrar sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Unique within its service.
-    pub id: String,
-    /// Without a trailing slash.
-    pub uri: String,
-    /// Its share of unassigned clients.
-    pub weight: u32,
-    /// False while it is suspect or ejected.
-    pub healthy: bool,
-    /// Messages sent to it by this router and not yet answered.
-    pub in_flight: u32,
-    /// What it was registered with.
-    pub metadata: Vec<(String, String)>,
-}

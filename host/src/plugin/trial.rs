@@ -12,10 +12,8 @@ use std::sync::{Arc, mpsc};
 use prometheus::IntCounter;
 
 use super::{
-    CallError, Decision, Generation, Message, Verdict,
-    directory::Content,
-    message::{Candidate, Candidates, ResponseHead},
-    stats::Families,
+    CallError, Decision, Generation, Message, Verdict, candidates::Listed, directory::Content,
+    message::ResponseHead, stats::Families,
 };
 use mirror::{Function, Job, Outcome};
 
@@ -182,14 +180,8 @@ impl Trial {
 
 /// Both builds choose among the same servers, with the same load.
 fn hold_candidates(message: &mut Message) {
-    struct Held(Vec<Candidate>);
-    impl Candidates for Held {
-        fn servers(&self) -> Vec<Candidate> {
-            self.0.clone()
-        }
-    }
     if let Some(candidates) = &message.candidates {
-        message.candidates = Some(Arc::new(Held(candidates.servers())));
+        message.candidates = Some(Arc::new(Listed(candidates.servers())));
     }
 }
 

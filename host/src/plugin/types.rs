@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, reason = "the derives of the component model write unsafe impls")]
 
+use std::sync::Arc;
+
 use wasmtime::component::{ComponentType, Lift, Lower};
 
 #[derive(ComponentType, Lift, Lower)]
@@ -14,7 +16,7 @@ pub(super) struct ServiceId {
 #[derive(ComponentType, Lower)]
 #[component(record)]
 pub(super) struct Server {
-    pub(super) id: String,
+    pub(super) id: Arc<str>,
     pub(super) uri: String,
     pub(super) weight: u32,
     pub(super) healthy: bool,

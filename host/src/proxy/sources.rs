@@ -10,7 +10,11 @@ use super::{
 };
 use crate::{
     listener::Connection,
-    plugin::{self, Message, generation::Decision, message},
+    plugin::{
+        self, Message,
+        candidates::{self, Candidate, Candidates, Load, Pair},
+        generation::Decision,
+    },
     resolve::{Asked, Health, OnError, Query, Rejection, Sources},
     table::{
         Assignments, Server, TableError,
@@ -200,7 +204,10 @@ impl ServicePlan {
     /// How a server of the list is.
     pub(super) fn health(&self, server: &Server) -> Health {
         let Some(place) = self.service.place(server.number) else { return Health::Unhealthy };
-        let endpoint = &self.endpoints[place];
+        self.health_at(&self.endpoints[place], server)
+    }
+
+    fn health_at(&self, endpoint: &Endpoint, server: &Server) -> Health {
         let unavailable = endpoint.fails_checks() || (endpoint.is_ejected() && self.may_eject());
         match &server.record.draining {
             _ if unavailable => Health::Unhealthy,
@@ -211,6 +218,15 @@ impl ServicePlan {
         }
     }
 
+    /// The servers of the list that are wanted and may be chosen.
+    fn listed(&self, wanted: impl Fn(&Server) -> bool) -> impl Iterator<Item = (&Server, &Endpoint, Health)> {
+        let servers = self.service.servers.iter().zip(&self.endpoints);
+        servers.filter(move |(server, _)| wanted(server)).filter_map(|(server, endpoint)| {
+            let health = self.health_at(endpoint, server);
+            matches!(health, Health::Healthy | Health::Suspect).then_some((&**server, &**endpoint, health))
+        })
+    }
+
     /// When too many are ejected, it is more likely that something else is wrong: then all are used.
     fn may_eject(&self) -> bool {
         let ejected = self.endpoints.iter().filter(|endpoint| endpoint.is_ejected()).count();
@@ -218,20 +234,31 @@ impl ServicePlan {
     }
 }
 
-impl message::Candidates for ServicePlan {
-    fn servers(&self) -> Vec<message::Candidate> {
-        let servers = self.service.servers.iter().zip(&self.endpoints);
-        let listed = servers.filter_map(|(server, endpoint)| {
-            let health = self.health(server);
-            matches!(health, Health::Healthy | Health::Suspect).then(|| message::Candidate {
-                id: server.id.to_string(),
-                uri: server.record.uri.to_string(),
-                weight: server.record.weight,
-                healthy: health == Health::Healthy,
-                in_flight: endpoint.in_flight(),
-                metadata: server.record.metadata.clone().into_iter().collect(),
-            })
+impl Candidates for ServicePlan {
+    fn servers(&self) -> Vec<Candidate> {
+        let listed = self.listed(|_| true).map(|(server, endpoint, health)| Candidate {
+            id: Arc::clone(&server.id),
+            uri: server.record.uri.to_string(),
+            weight: server.record.weight,
+            healthy: health == Health::Healthy,
+            in_flight: endpoint.in_flight(),
+            metadata: server.record.metadata.clone().into_iter().collect(),
         });
         listed.collect()
+    }
+
+    fn least_loaded(&self, client: &str, having: &[Pair<'_>]) -> Option<Arc<str>> {
+        let has = |server: &Server, (key, value): &Pair<'_>| {
+            server.record.metadata.get(&**key).is_some_and(|its| its == value)
+        };
+        let wanted = self.listed(|server| having.iter().all(|pair| has(server, pair)));
+        let loads = wanted.map(|(server, endpoint, health)| Load {
+            id: &server.id,
+            hash: server.hash,
+            weight: server.record.weight,
+            healthy: health == Health::Healthy,
+            in_flight: endpoint.in_flight(),
+        });
+        candidates::least_loaded(client, loads).cloned()
     }
 }

@@ -10,6 +10,12 @@ pub fn stable(text: &str) -> u64 {
     mix(fnv)
 }
 
+/// How much a key favours an item, both given by their [`stable`] hashes: as if by chance, and
+/// always the same.
+pub fn affinity(key: u64, item: u64) -> u64 {
+    mix(key ^ item)
+}
+
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -25,7 +31,7 @@ fn mix(mut bits: u64) -> u64 {
 pub fn rendezvous<T>(key: u64, items: impl Iterator<Item = (T, u64, u32)>) -> Option<T> {
     let mut best: Option<(f64, T)> = None;
     for (item, hash, weight) in items.filter(|(_, _, weight)| *weight > 0) {
-        let distance = -unit(mix(key ^ hash)).ln() / f64::from(weight);
+        let distance = -unit(affinity(key, hash)).ln() / f64::from(weight);
         if best.as_ref().is_none_or(|(nearest, _)| distance < *nearest) {
             best = Some((distance, item));
         }

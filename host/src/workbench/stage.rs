@@ -8,7 +8,8 @@ use http_body_util::{BodyExt, Full};
 use super::scenario::{Call, Scenario, Values};
 use crate::plugin::{
     Body, Message,
-    message::{Candidate, Candidates, ResponseHead},
+    candidates::{Candidate, Listed},
+    message::ResponseHead,
 };
 
 /// The message of a scenario, or what in it cannot be part of one.
@@ -36,7 +37,7 @@ pub(super) fn message(scenario: &Scenario) -> Result<Message, String> {
         peer: Some(request.peer),
         service: Some(request.service.clone()),
         server: request.server.as_deref().map(Arc::from),
-        candidates: Some(Arc::new(Given(scenario.candidates.iter().map(candidate).collect()))),
+        candidates: Some(Arc::new(Listed(scenario.candidates.iter().map(candidate).collect()))),
         response,
         body: body.as_ref().map(|text| whole(text)),
     })
@@ -61,18 +62,9 @@ fn headers(given: &BTreeMap<String, Values>) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// The servers of a scenario.
-struct Given(Vec<Candidate>);
-
-impl Candidates for Given {
-    fn servers(&self) -> Vec<Candidate> {
-        self.0.clone()
-    }
-}
-
 fn candidate(given: &super::scenario::Candidate) -> Candidate {
     Candidate {
-        id: given.id.clone(),
+        id: given.id.as_str().into(),
         uri: given.uri.clone(),
         weight: given.weight,
         healthy: given.healthy,

@@ -4,6 +4,7 @@
 package candidates
 
 import (
+	"runtime"
 	"unsafe"
 
 	"message-flow/sdk/internal/abi"
@@ -27,6 +28,24 @@ func (server *Server) Metadata(key string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// Pair is a key of a server's metadata, and the value that is asked for.
+type Pair struct{ Key, Value string }
+
+// LeastLoaded is the id of the server with the least to do, of those whose metadata has all of these
+// pairs (at most 8), and whether there is one.
+func LeastLoaded(having ...Pair) (string, bool) {
+	if len(having) > len(pairs) {
+		panic("candidates.LeastLoaded takes at most 8 pairs")
+	}
+	abi.Ready()
+	for at, pair := range having {
+		pairs[at] = abi.Pair{Key: abi.Given(pair.Key), Value: abi.Given(pair.Value)}
+	}
+	leastLoaded(unsafe.Pointer(&pairs), uint32(len(having)), unsafe.Pointer(&option))
+	runtime.KeepAlive(having)
+	return option.String()
 }
 
 // Servers are the service's servers without unhealthy ones, in the order of their ids.
@@ -60,7 +79,14 @@ type record struct {
 	metadata abi.List
 }
 
-var list abi.List
+var (
+	pairs  [8]abi.Pair
+	option abi.Option
+	list   abi.List
+)
+
+//go:wasmimport message-flow:plugin/candidates@0.1.0 least-loaded
+func leastLoaded(having unsafe.Pointer, count uint32, result unsafe.Pointer)
 
 //go:wasmimport message-flow:plugin/candidates@0.1.0 servers
 func servers(result unsafe.Pointer)

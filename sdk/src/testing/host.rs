@@ -238,12 +238,53 @@ pub mod event {
 
 /// Whom a registrar may choose among: see `wit/candidates.wit`.
 pub mod candidates {
+    use std::cmp::Ordering;
+
     use super::scene;
     use crate::Server;
 
     /// The service's server list.
     pub fn servers() -> Vec<Server> {
         scene(|scene| scene.servers.clone())
+    }
+
+    /// The id of the server with the least to do, of those whose metadata has all of these pairs.
+    pub fn least_loaded(having: &[(&str, &str)]) -> Option<String> {
+        scene(|scene| {
+            let has = |server: &Server, (key, value): &(&str, &str)| {
+                server.metadata.iter().any(|(its, is)| its == key && is == value)
+            };
+            let wanted = scene.servers.iter().filter(|server| having.iter().all(|pair| has(server, pair)));
+            let best = wanted.filter(|server| server.weight > 0).min_by(|one, other| {
+                let favour = |server: &Server| affinity(&scene.client, &server.id);
+                order(one, other).then_with(|| favour(other).cmp(&favour(one)))
+            });
+            best.map(|server| server.id.clone())
+        })
+    }
+
+    /// Healthy ones first, then by messages under way for each unit of weight.
+    fn order(one: &Server, other: &Server) -> Ordering {
+        let load = |of: &Server, weight: u32| u64::from(of.in_flight) * u64::from(weight);
+        other.healthy.cmp(&one.healthy).then(load(one, other.weight).cmp(&load(other, one.weight)))
+    }
+
+    /// As routers have it: of hashes (FNV-1a and the finalizer of `SplitMix64`) of both.
+    fn affinity(client: &str, server: &str) -> u64 {
+        mix(stable(client) ^ stable(server))
+    }
+
+    fn stable(text: &str) -> u64 {
+        let fnv = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        mix(fnv)
+    }
+
+    fn mix(mut bits: u64) -> u64 {
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The message at hand: `request`, `response`, `event` and `candidates`.
 
+use std::{borrow::Cow, sync::Arc};
+
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use wasmtime::{
     StoreContextMut,
@@ -19,7 +21,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
     request(&mut interface(linker, "request")?)?;
     response(&mut interface(linker, "response")?)?;
     event(&mut interface(linker, "event")?)?;
-    interface(linker, "candidates")?.func_wrap("servers", |store: Store<'_>, ()| Ok((servers(store.data()),)))
+    candidates(&mut interface(linker, "candidates")?)
 }
 
 fn request(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
@@ -31,14 +33,12 @@ fn request(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
     })?;
     linker
         .func_wrap("authority", |store: Store<'_>, ()| Ok((store.data().message.authority().to_owned(),)))?;
-    linker.func_wrap("client", |store: Store<'_>, ()| Ok((store.data().message.client.to_string(),)))?;
+    linker.func_wrap("client", |store: Store<'_>, ()| Ok((Arc::clone(&store.data().message.client),)))?;
     linker.func_wrap("peer", |store: Store<'_>, ()| {
         Ok((store.data().message.peer.map(|peer| peer.to_string()).unwrap_or_default(),))
     })?;
     linker.func_wrap("service", |store: Store<'_>, ()| Ok((service(store.data()),)))?;
-    linker.func_wrap("server", |store: Store<'_>, ()| {
-        Ok((store.data().message.server.as_deref().map(str::to_owned),))
-    })?;
+    linker.func_wrap("server", |store: Store<'_>, ()| Ok((store.data().message.server.clone(),)))?;
     linker.func_wrap("set-path", |mut store: Store<'_>, (path,): (WasmStr,)| {
         let path = path.to_str(&store)?.into_owned();
         set_path(store.data_mut(), &path);
@@ -163,6 +163,41 @@ fn service(guest: &Guest) -> ServiceId {
         name: service.map(|id| id.name().to_owned()).unwrap_or_default(),
         version: service.and_then(|id| id.version()).map(str::to_owned),
     }
+}
+
+/// The most pairs that `least-loaded` takes.
+const PAIRS: usize = 8;
+
+fn candidates(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
+    linker.func_wrap(
+        "least-loaded",
+        |mut store: Store<'_>, (having,): (WasmList<(WasmStr, WasmStr)>,)| {
+            if having.len() > PAIRS {
+                store.data_mut().fail(|| format!("least-loaded: it takes at most {PAIRS} pairs"));
+                return Ok((None,));
+            }
+            least_loaded(store, &having)
+        },
+    )?;
+    linker.func_wrap("servers", |store: Store<'_>, ()| Ok((servers(store.data()),)))
+}
+
+fn least_loaded(
+    mut store: Store<'_>,
+    having: &WasmList<(WasmStr, WasmStr)>,
+) -> Result<(Option<Arc<str>>,), wasmtime::Error> {
+    let mut lifted = [const { None }; PAIRS];
+    for (place, pair) in lifted.iter_mut().zip(having.iter(&mut store)?) {
+        *place = Some(pair?);
+    }
+    let mut pairs = [const { (Cow::Borrowed(""), Cow::Borrowed("")) }; PAIRS];
+    for (place, (key, value)) in pairs.iter_mut().zip(lifted.iter().flatten()) {
+        *place = (key.to_str(&store)?, value.to_str(&store)?);
+    }
+    let message = &store.data().message;
+    let candidates = message.candidates.as_deref();
+    let chosen = candidates.and_then(|all| all.least_loaded(&message.client, &pairs[..having.len()]));
+    Ok((chosen,))
 }
 
 fn servers(guest: &Guest) -> Vec<Server> {

@@ -17,9 +17,9 @@ macro_rules! files {
     };
 }
 
-const RUST_SDK: [(&str, &str); 6] = files!["sdk":
-    "src/bindings.rs", "src/keys.rs", "src/lib.rs", "src/panic.rs", "src/testing.rs",
-    "src/testing/host.rs",
+const RUST_SDK: [(&str, &str); 7] = files!["sdk":
+    "src/bindings.rs", "src/candidates.rs", "src/keys.rs", "src/lib.rs", "src/panic.rs",
+    "src/testing.rs", "src/testing/host.rs",
 ];
 
 const MEMORY: [(&str, &str); 7] = files!["plugins/memory":

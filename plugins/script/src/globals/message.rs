@@ -1,7 +1,10 @@
 //! The message at hand: `request`, `response`, `event` and `candidates`.
 
 use message_flow_sdk::{Server, candidates, event, request, response};
-use rquickjs::{Array, Ctx, Function, Object, Result, prelude::Func};
+use rquickjs::{
+    Array, Coerced, Ctx, Function, Object, Result,
+    prelude::{Func, Opt},
+};
 
 pub(super) fn define(ctx: &Ctx<'_>) -> Result<()> {
     let globals = ctx.globals();
@@ -87,8 +90,20 @@ fn candidates<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     let put_together: Function<'js> = ctx.eval(SERVERS)?;
     let read = Function::new(ctx.clone(), |ctx: Ctx<'js>| flat(&ctx))?;
     let object = Object::new(ctx.clone())?;
+    object.set("leastLoaded", Function::new(ctx.clone(), least_loaded)?)?;
     object.set("servers", put_together.call::<_, Function<'js>>((read,))?)?;
     Ok(object)
+}
+
+/// Of `{ region: "eu" }` every value counts that is there: what is undefined is not asked for.
+fn least_loaded(having: Opt<Object<'_>>) -> Result<Option<String>> {
+    let mut pairs = Vec::new();
+    for pair in having.0.iter().flat_map(Object::props::<String, Option<Coerced<String>>>) {
+        let (key, value) = pair?;
+        pairs.extend(value.map(|value| (key, value.0)));
+    }
+    let pairs: Vec<_> = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    Ok(candidates::least_loaded(&pairs))
 }
 
 /// Each server's fields, how many texts of metadata follow, and those.

@@ -1,1 +1,1 @@
-make -f ../../../../examples/c/Makefile build/faulty.wasm build/greedy.wasm SDK=../../../../sdk/c
+make -f ../../../../examples/c/Makefile build/faulty.wasm build/greedy.wasm build/simple.wasm SDK=../../../../sdk/c

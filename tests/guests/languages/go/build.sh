@@ -1,1 +1,1 @@
-make -f ../../../../examples/go/Makefile build/faulty.wasm build/greedy.wasm
+make -f ../../../../examples/go/Makefile build/faulty.wasm build/greedy.wasm build/simple.wasm

@@ -1,2 +1,6 @@
 mkdir -p build
-../../../../examples/javascript/node_modules/.bin/componentize-qjs --sync --stub-wasi --wit ../../../../wit --world request-filter-plugin --js faulty.js --output build/faulty.wasm
+componentize() {
+  ../../../../examples/javascript/node_modules/.bin/componentize-qjs --sync --stub-wasi --wit ../../../../wit --world "$1" --js "$2.js" --output "build/$2.wasm"
+}
+componentize request-filter-plugin faulty
+componentize registrar-plugin simple
