@@ -67,6 +67,7 @@ impl Gateway {
         let api_address = api_listener.address()?;
         let registry = telemetry::registry();
         let plugins = start_plugins(&config, &registry).await?;
+        plugins.prepare_scripts();
         let router = config.router.id.clone().map_or_else(|| data.router_id(), Ok)?;
         let options = mapping::table_options(&config, &router, api_address);
         let adapter = TablePlugin::new(Arc::clone(&plugins), &config.table.adapter);

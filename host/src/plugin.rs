@@ -132,6 +132,14 @@ impl Plugins {
         Ok(Self { published, wakes, loader, thread: Some(thread) })
     }
 
+    /// Has the engine of scripts compiled in the background, if it was not before, so that the first
+    /// script takes effect as soon as any other.
+    pub fn prepare_scripts(&self) {
+        if let Err(error) = self.loader.prepare_scripts() {
+            tracing::warn!(%error, "no thread to prepare the script engine; the first script waits for it");
+        }
+    }
+
     /// What is loaded now.
     pub fn current(&self) -> Arc<PluginSet> {
         self.published.current()

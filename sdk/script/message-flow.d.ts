@@ -39,6 +39,26 @@ type OnRequest = () => Verdict;
 type OnResponse = () => void;
 type OnEvent = () => EventVerdict;
 
+/**
+ * `export const readsBody = true;` in a script that reads or sets bodies. Its calls wait for them, also
+ * against the deadline; of scripts without it bodies are streamed past.
+ */
+type ReadsBody = boolean;
+
+/** The body of the request or response at hand, in scripts that say `readsBody`. */
+interface WithBody {
+  /**
+   * All of it, as text. Throws if it has more than `limit` bytes, or more than `body` under
+   * `[plugin.NAME]` allows (1 MiB).
+   */
+  body(limit?: number): string;
+  /** The same, as what the JSON in it says. */
+  json(limit?: number): any;
+  bytes(limit?: number): Uint8Array;
+  /** Sends this in its place, read or not; `content-length` follows. */
+  setBody(body: string | Uint8Array): void;
+}
+
 /** The request at hand. Header names are case-insensitive. Changes count in `onRequest` alone. */
 declare const request: {
   method(): string;
@@ -65,7 +85,7 @@ declare const request: {
   removeHeader(name: string): void;
   /** Path and query; starts with `/`. */
   setPath(pathAndQuery: string): void;
-};
+} & WithBody;
 
 /** The response at hand, in `onResponse`. */
 declare const response: {
@@ -78,7 +98,7 @@ declare const response: {
   setHeader(name: string, value: string): void;
   addHeader(name: string, value: string): void;
   removeHeader(name: string): void;
-};
+} & WithBody;
 
 /** The event at hand, in `onEvent`. */
 declare const event: {

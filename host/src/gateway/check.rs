@@ -37,7 +37,9 @@ pub async fn check(config: &Config) -> anyhow::Result<Findings> {
 fn refused(build: &PluginStatus) -> Option<String> {
     let error = build.error.as_ref()?;
     let wrong = matches!(build.state, PluginState::Refused | PluginState::Failed);
-    wrong.then(|| format!("plugin {}: {error}", build.name))
+    // What failed when it was tried out says already which plugin it was.
+    let name = format!("plugin {}: ", build.name);
+    wrong.then(|| if error.starts_with(&name) { error.clone() } else { name + error })
 }
 
 fn certificates(config: &Config) -> Vec<String> {

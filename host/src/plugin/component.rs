@@ -127,10 +127,12 @@ const SYNC_WASI: [&str; 4] =
     ["wasi:cli/environment", "wasi:cli/exit", "wasi:clocks/wall-clock", "wasi:random/"];
 
 impl Shape {
-    /// The script engine's, without what is for it alone. What it is, its script says.
+    /// The script engine's, without what is for it alone. What it is, and whether it reads bodies, its
+    /// script says.
     pub(super) fn of_script(component: &Component) -> Result<Self, Refusal> {
         let mut shape = Self::of(component)?;
         shape.imports.retain(|name| !name.starts_with(script::IMPORTS));
+        (shape.waits, shape.reads_body) = (false, false);
         Ok(shape)
     }
 

@@ -70,6 +70,8 @@ impl Template {
         let (functions,) = instance.end(&mut message, LOAD, answer)?;
         let functions = functions.map_err(|said| self.error(LOAD, Cause::Said(said.into())))?;
         self.shape.kinds = script::kinds(&functions);
+        self.shape.reads_body = script::reads_body(&functions);
+        self.shape.waits = self.shape.reads_body;
         Ok(instance)
     }
 

@@ -21,6 +21,7 @@ pub(super) const VERSION: &str = "0.1.0";
 pub(super) fn sync(engine: &wasmtime::Engine) -> Result<Linker<Guest>, wasmtime::Error> {
     let mut linker = Linker::new(engine);
     common(&mut linker)?;
+    body::link_without(&mut linker)?;
     super::wasi::link_sync(&mut linker)?;
     Ok(linker)
 }

@@ -16,9 +16,9 @@ use super::{
     engine,
     etcd::{EtcdClient, EtcdSettings, InvalidEtcdSettings},
     guest::{Guest, Plugin},
-    instance::Template,
+    instance::{Instance, Template},
     link,
-    script::{self, Script},
+    script::{Script, engine::ScriptEngine},
     state::{StateError, StateOptions, StateStores},
     stats::{Families, Stats, Use},
     trial::Trial,
@@ -46,12 +46,12 @@ pub(super) struct Loader {
     engine: wasmtime::Engine,
     sync: Arc<Linker<Guest>>,
     waiting: Arc<Linker<Guest>>,
-    cache: Cache,
+    cache: Arc<Cache>,
     states: Arc<StateStores>,
     clusters: Arc<Clusters>,
     families: Families,
     runtime: Handle,
-    script_engine: Mutex<Option<Component>>,
+    script_engine: Arc<ScriptEngine>,
 }
 
 type Clusters = Mutex<HashMap<Arc<str>, Cluster>>;
@@ -86,16 +86,17 @@ impl Loader {
             clients.iter().map(|(name, cluster)| (Arc::clone(name), Arc::clone(&cluster.client))).collect()
         };
         usage::register(registry, Arc::clone(&states), Box::new(clients))?;
+        let cache = Arc::new(Cache::new(data, &engine));
         Ok(Self {
             sync: Arc::new(link::sync(&engine)?),
             waiting: Arc::new(link::waiting(&engine)?),
-            cache: Cache::new(data, &engine),
+            script_engine: Arc::new(ScriptEngine::new(engine.clone(), Arc::clone(&cache))),
+            cache,
             states,
             clusters,
             families: Families::new(registry)?,
             runtime,
             engine,
-            script_engine: Mutex::default(),
         })
     }
 
@@ -108,7 +109,7 @@ impl Loader {
         let (number, sha256) = (build.number, Arc::clone(&build.content.sha256));
         let is_script = build.content.format == Format::Script;
         let (mut template, use_of) = self.template(&build, component, shape)?;
-        let first = if is_script { Some(template.read_script().await?) } else { None };
+        let first = if is_script { self.read_script(&mut template).await? } else { None };
         let stats = Stats::new(&self.families, build.name, number, use_of);
         let generation = Generation::new(number, sha256, template, stats);
         generation.canary(first).await?;
@@ -143,20 +144,24 @@ impl Loader {
         let key = format!("{}{}", content.sha256, adapter.mark());
         match content.format {
             Format::Wasm => self.cache.load(&self.engine, &key, || componentize(&content.bytes, adapter)),
-            Format::Script => self.script_engine(),
+            Format::Script => self.script_engine.component(),
         }
     }
 
-    /// The engine of all scripts: compiled, or found compiled, when the first of them appears.
-    fn script_engine(&self) -> Result<Component, Refusal> {
-        let mut held = self.script_engine.lock();
-        if let Some(component) = &*held {
-            return Ok(component.clone());
+    /// Has the engine of scripts compiled before the first of them comes.
+    pub(super) fn prepare_scripts(&self) -> std::io::Result<()> {
+        self.script_engine.prepare()
+    }
+
+    /// Has a script say what it is, and puts it on the lane where it belongs. Its first instance, if
+    /// that is where this one is.
+    async fn read_script(&self, template: &mut Template) -> Result<Option<Instance>, CallError> {
+        let first = template.read_script().await?;
+        if !template.shape.waits {
+            return Ok(Some(first));
         }
-        let component = self
-            .cache
-            .load(&self.engine, &sha256(script::ENGINE), || componentize(script::ENGINE, Adapter::Plain))?;
-        Ok(held.insert(component).clone())
+        template.linker = Arc::clone(&self.waiting);
+        Ok(None)
     }
 
     fn template(

@@ -1,9 +1,11 @@
 //! Scripts: files with JavaScript in them, each a plugin of its own, all run by one component that
 //! has the engine in it (`plugins/script`).
 //!
-//! The engine is compiled once, when the first script appears, and instantiated for each script;
-//! an instance asks for its text through `message-flow:script/source`. What a script is cannot be
-//! read off the component, so it is asked: it exports what it has functions for.
+//! The engine is compiled once ([`engine`]) and instantiated for each script; an instance asks for
+//! its text through `message-flow:script/source`. What a script is cannot be read off the component,
+//! so it is asked: it exports what it has functions for, and `readsBody` if it reads bodies.
+
+pub(super) mod engine;
 
 use std::sync::Arc;
 
@@ -11,9 +13,6 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, Instance as Exports, TypedFunc};
 
 use super::{Kind, guest::Guest};
-
-/// The engine's WebAssembly.
-pub(super) const ENGINE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/message_flow_plugin_script.wasm"));
 
 /// What only the engine may import.
 pub(super) const IMPORTS: &str = "message-flow:script/";
@@ -25,6 +24,9 @@ pub(super) struct Script {
     /// What is in it.
     pub(super) text: Arc<str>,
 }
+
+/// What a script exports that reads bodies.
+const READS_BODY: &str = "readsBody";
 
 /// Reads the script in an instance of the engine, and says what it exports.
 pub(super) type LoadFunction = TypedFunc<(), (Result<Vec<String>, String>,)>;
@@ -39,6 +41,11 @@ pub(super) fn find(
     let Some(engine) = engine else { return Ok(None) };
     let load = exports.get_export_index(&mut *store, Some(&engine), "load");
     load.map(|load| exports.get_typed_func(store, load)).transpose()
+}
+
+/// Whether a script that exports this reads bodies.
+pub(super) fn reads_body(exports: &[String]) -> bool {
+    exports.iter().any(|name| name == READS_BODY)
 }
 
 /// What a script is by the names of its functions.

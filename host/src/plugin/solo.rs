@@ -117,7 +117,11 @@ impl Solo {
     pub async fn load(&self, settings: Settings) -> Result<Arc<Generation>, SoloError> {
         self.loader.forget_state(&self.name);
         let loaded = self.loader.load(self.build(settings)).await;
-        loaded.map(Arc::new).map_err(|error: LoadError| self.refused(error))
+        loaded.map(Arc::new).map_err(|error| match error {
+            // It says already which plugin it was.
+            LoadError::Canary(error) => SoloError::Failed(error.to_string()),
+            error => self.refused(error),
+        })
     }
 
     /// How long it takes to make another instance of a build.

@@ -16,6 +16,9 @@ pub(crate) enum Function {
     OnEvent,
 }
 
+/// What a script exports, beside functions, that reads bodies.
+const READS_BODY: &str = "readsBody";
+
 const NAMES: [&str; 4] = ["resolve", "onRequest", "onResponse", "onEvent"];
 
 struct Engine {
@@ -33,6 +36,12 @@ thread_local! {
     static ENGINE: RefCell<Option<Engine>> = const { RefCell::new(None) };
     /// When the call under way must give up, by `clock.monotonic`.
     static UNTIL: Cell<u64> = const { Cell::new(u64::MAX) };
+    static READS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the script says that it reads bodies.
+pub(crate) fn reads_body() -> bool {
+    READS.get()
 }
 
 /// Reads the script anew and says what it exports.
@@ -40,7 +49,8 @@ pub(crate) fn load() -> Result<Vec<String>, String> {
     ENGINE.with_borrow_mut(|engine| {
         let loaded = engine.insert(Engine::new()?);
         let present = NAMES.iter().zip(&loaded.functions).filter(|(_, function)| function.is_some());
-        Ok(present.map(|(name, _)| (*name).to_owned()).collect())
+        let names = present.map(|(name, _)| *name).chain(reads_body().then_some(READS_BODY));
+        Ok(names.map(str::to_owned).collect())
     })
 }
 
@@ -92,6 +102,11 @@ impl Engine {
                     } else if !exported.is_undefined() {
                         return Ok(Err(format!("{file}: `{name}` is no function")));
                     }
+                }
+                let reads: Value<'_> = module.get(READS_BODY)?;
+                READS.set(reads.as_bool().unwrap_or(false));
+                if !reads.is_bool() && !reads.is_undefined() {
+                    return Ok(Err(format!("{file}: `{READS_BODY}` is neither true nor false")));
                 }
                 Ok(Ok(found))
             };

@@ -1,5 +1,6 @@
 //! What a script can call: the interfaces of `wit/` as global objects, names in camel case.
 
+mod body;
 mod message;
 
 use message_flow_sdk::{

@@ -59,6 +59,12 @@ async fn check_says_what_is_wrong_and_exits_with_64() {
         assert_eq!(code, Some(64), "{said}");
         named(&said, &[what]);
     }
+    let broken = directory.path().join("broken.js");
+    std::fs::write(&broken, "export function resolve() {").expect("write");
+    let (code, said) = tool("check", &broken, &[]).await;
+    assert_eq!(code, Some(64), "{said}");
+    named(&said, &["plugin broken: load: it returned an error: broken.js:1:"]);
+    assert_eq!(said.matches("plugin broken").count(), 1, "{said}");
 }
 
 const PASSES: &str = r#"{ "name": "told to choose", "call": "resolve",

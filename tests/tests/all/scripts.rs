@@ -155,3 +155,74 @@ async fn what_is_no_plugin_is_refused_with_the_reason() {
         assert!(entry["error"].as_str().unwrap_or_default().contains(why), "{name}: {entry}");
     }
 }
+
+#[tokio::test]
+async fn a_script_that_says_so_reads_and_replaces_bodies() {
+    let upstream = Upstream::start("a").await;
+    let script = "export const readsBody = true;\n\
+        export function onRequest() {\n\
+          if (request.path() !== '/echo') return;\n\
+          const order = request.json(1000);\n\
+          if (order.items.length === 0) return { respond: { status: 422, reason: 'an empty order' } };\n\
+          request.setBody(JSON.stringify({ ...order, count: order.items.length }));\n\
+        }\n\
+        export function onResponse() {\n\
+          response.setHeader('length', String(response.bytes().length));\n\
+          response.setBody(response.body().toUpperCase());\n\
+        }\n";
+    let gateway = gateway(script, &upstream).await;
+    assert_eq!(gateway.active("geo").await["lane"], "async");
+    let order = |body: String| gateway.call("POST", "/chat/echo").body(body);
+    let reply = order(r#"{"items":["tea","jam"]}"#.to_owned()).send().await.expect(200);
+    assert_eq!(
+        (reply.text().as_str(), reply.header("length")),
+        (r#"{"ITEMS":["TEA","JAM"],"COUNT":2}"#, "33")
+    );
+    let empty = order(r#"{"items":[]}"#.to_owned()).send().await.problem(422);
+    assert!(empty.to_string().contains("an empty order"), "{empty}");
+    for (body, cause) in [
+        (
+            format!(r#"{{"items":["{}"]}}"#, "x".repeat(1000)),
+            "Error: the body is longer than 1000 bytes",
+        ),
+        ("{".to_owned(), "SyntaxError"),
+    ] {
+        order(body).send().await.expect(503);
+        let named = |entry: &serde_json::Value| {
+            entry["last_error"].as_str().is_some_and(|error| error.contains(cause))
+        };
+        gateway.plugin("geo", named).await;
+    }
+    assert_eq!(gateway.get("/chat/").send().await.expect(200).text(), "A");
+}
+
+#[tokio::test]
+async fn a_script_that_does_not_say_so_holds_no_body_up() {
+    let upstream = Upstream::start("a").await;
+    let script = "export function onRequest() { if (request.header('peek')) request.body(); }";
+    let gateway = gateway(script, &upstream).await;
+    assert_eq!(gateway.active("geo").await["lane"], "sync");
+    let echo = gateway.call("POST", "/chat/echo").body("whole".to_owned());
+    assert_eq!(echo.clone().send().await.expect(200).text(), "whole");
+    echo.header("peek", "yes").send().await.expect(503);
+    let says = "a script that reads or sets bodies says so: `export const readsBody = true;`";
+    gateway
+        .plugin("geo", |entry| entry["last_error"].as_str().is_some_and(|error| error.contains(says)))
+        .await;
+}
+
+#[tokio::test]
+async fn the_engine_is_ready_before_the_first_script() {
+    let upstream = Upstream::start("a").await;
+    let gateway = Gateway::start().await;
+    let compiled = || std::fs::read_dir(gateway.path("data/compiled")).map_or(0, Iterator::count);
+    let at_first = compiled();
+    message_flow_tests::eventually_within(Duration::from_secs(120), || async {
+        if compiled() > at_first { Ok(()) } else { Err(format!("{} compiled", compiled())) }
+    })
+    .await;
+    gateway.drop_plugin("geo.js", STAMP);
+    gateway.active("geo").await;
+    gateway.put("chat", json!({ "server": upstream.uri(), "filters": ["geo"] })).await;
+    assert_eq!(gateway.get("/chat/").send().await.expect(200).header("stamped"), "MARK");
+}

@@ -42,6 +42,21 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
     Ok(())
 }
 
+/// For the sync lane, where a component that may read bodies and does not find itself without any:
+/// the engine of scripts, when it runs a script that reads none.
+pub(super) fn link_without(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
+    for name in ["request-body", "response-body"] {
+        let mut body = interface(linker, name)?;
+        body.func_wrap("read", |_: Store<'_>, (_,): (u64,)| {
+            Ok((Err::<Vec<u8>, _>(BodyError::Unavailable),))
+        })?;
+        body.func_wrap("replace", |_: Store<'_>, (_,): (WasmList<u8>,)| {
+            Ok((Err::<(), _>(BodyError::Unavailable),))
+        })?;
+    }
+    Ok(())
+}
+
 /// The body of the request, or of the response, if the call is about that one.
 fn at_hand(guest: &mut Guest, head: Head) -> Option<&mut Body> {
     let about_response = guest.message.response.is_some();

@@ -6,6 +6,8 @@ use rquickjs::{
     prelude::{Func, Opt},
 };
 
+use super::body;
+
 pub(super) fn define(ctx: &Ctx<'_>) -> Result<()> {
     let globals = ctx.globals();
     globals.set("request", request(ctx)?)?;
@@ -33,6 +35,7 @@ fn request<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     object.set("addHeader", Func::from(add))?;
     object.set("removeHeader", Func::from(|name: String| request::remove_header(&name)))?;
     object.set("setPath", Func::from(|path: String| request::set_path(&path)))?;
+    body::define(ctx, &object, body::REQUEST)?;
     Ok(object)
 }
 
@@ -56,6 +59,7 @@ fn response<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     let add = |name: String, value: String| response::add_header(&name, &value);
     object.set("addHeader", Func::from(add))?;
     object.set("removeHeader", Func::from(|name: String| response::remove_header(&name)))?;
+    body::define(ctx, &object, body::RESPONSE)?;
     Ok(object)
 }
 
