@@ -2,10 +2,13 @@
 
 An exception that nothing catches ends the call, and a component has no standard error for its
 traceback to go to. So it is written to the router's log, from where it gets into the error that the
-operator reads.
+operator reads. What is returned and is no answer would end the call without a word; so it is held
+against the types in `wit_world`, and becomes an error that says what was expected.
 """
 
 import functools
+from dataclasses import is_dataclass
+from typing import Union, get_args, get_origin, get_type_hints
 
 from componentize_py_types import Err
 from wit_world import exports
@@ -21,16 +24,46 @@ def _say(error):
     log.log(log.Level.ERROR, f"{type(error).__name__}: {error}{place}")
 
 
-def _telling(function):
+def _types(hint):
+    """What a value may be, with the fields of each; none where that is not looked at."""
+    kinds = get_args(hint) if get_origin(hint) is Union else (hint,)
+    if any(not isinstance(kind, type) for kind in kinds):
+        return None
+    return {kind: _fields(kind) for kind in kinds}
+
+
+def _fields(kind):
+    hints = get_type_hints(kind) if is_dataclass(kind) else {}
+    fields = ((name, _types(hint)) for name, hint in hints.items())
+    return tuple((name, types) for name, types in fields if types)
+
+
+def _wrong(value, types, where):
+    fields = types.get(type(value))
+    if fields is None:
+        names = " or ".join(kind.__name__ for kind in types if not kind.__name__.endswith("_Other"))
+        return f"{where} {value!r:.200}, which is not {names}"
+    for name, inner in fields:
+        if wrong := _wrong(getattr(value, name), inner, f"{where} {type(value).__name__} with the {name}"):
+            return wrong
+    return None
+
+
+def _telling(function, declared):
+    types = _types(get_type_hints(declared).get("return"))
+
     @functools.wraps(function)
     def call(*arguments):
         try:
-            return function(*arguments)
+            answer = function(*arguments)
         except Err:
             raise
         except BaseException as error:
             _say(error)
             raise
+        if types and (wrong := _wrong(answer, types, f"{function.__name__} returned")):
+            raise Err(wrong)
+        return answer
 
     return call
 
@@ -39,8 +72,9 @@ def _watch(interface):
     def init_subclass(plugin):
         super(interface, plugin).__init_subclass__()
         for name, function in list(vars(plugin).items()):
-            if callable(function) and not name.startswith("_"):
-                setattr(plugin, name, _telling(function))
+            declared = getattr(interface, name, None)
+            if callable(function) and callable(declared) and not name.startswith("_"):
+                setattr(plugin, name, _telling(function, declared))
 
     interface.__init_subclass__ = classmethod(init_subclass)
 

@@ -61,7 +61,9 @@ async fn python() {
         ("loop", "it took longer than its deadline of 1s"),
         ("allocate", "it needs more than its memory limit of 64MiB"),
         ("recurse", "it last logged: RecursionError"),
-        ("nonsense", "it trapped"),
+        ("nonsense", "on_request returned 42, which is not Verdict_Forward or Verdict_Respond"),
+        ("nothing", "on_request returned None, which is not"),
+        ("within", "Rejection with the status 'teapot', which is not int"),
     ];
     fails("python", faults).await;
 }

@@ -74,6 +74,7 @@ async fn what_goes_wrong_is_named_with_file_line_and_column() {
           recurses() { return faults.recurses() + 1; },\n\
           hoards() { const all = []; for (;;) all.push('x'.repeat(65536) + all.length); },\n\
           nonsense() { return 42; },\n\
+          within() { return { respond: { status: 'teapot' } }; },\n\
           promise() { return Promise.resolve(); },\n\
           header() { request.setHeader('bad header', 'x'); },\n\
           full() { state.set('k', 'x'.repeat(2 ** 20)); },\n\
@@ -96,6 +97,7 @@ async fn what_goes_wrong_is_named_with_file_line_and_column() {
         ("hoards", "geo.js:7:"),
         ("hoards", "out of memory"),
         ("nonsense", "geo.js: onRequest returned 42: return nothing to forward, or"),
+        ("within", "onRequest returned {\"respond\":{\"status\":\"teapot\"}}: return nothing to forward, or"),
         ("promise", "onRequest returned a promise; a script answers at once"),
         ("header", "set-header: `bad header` is not a header name"),
         ("full", "Error: state is full: its limit is 65536 bytes"),
@@ -181,10 +183,7 @@ async fn a_script_that_says_so_reads_and_replaces_bodies() {
     let empty = order(r#"{"items":[]}"#.to_owned()).send().await.problem(422);
     assert!(empty.to_string().contains("an empty order"), "{empty}");
     for (body, cause) in [
-        (
-            format!(r#"{{"items":["{}"]}}"#, "x".repeat(1000)),
-            "Error: the body is longer than 1000 bytes",
-        ),
+        (format!(r#"{{"items":["{}"]}}"#, "x".repeat(1000)), "Error: the body is longer than 1000 bytes"),
         ("{".to_owned(), "SyntaxError"),
     ] {
         order(body).send().await.expect(503);

@@ -5,8 +5,9 @@ import sys
 import message_flow
 from componentize_py_types import Err
 from wit_world import exports
-from wit_world.exports.request_filter import Verdict_Forward
+from wit_world.exports.request_filter import Verdict_Forward, Verdict_Respond
 from wit_world.imports import request
+from wit_world.imports.types import Rejection
 
 
 class RequestFilter(exports.RequestFilter):
@@ -29,6 +30,10 @@ class RequestFilter(exports.RequestFilter):
                 recurse(1)
             case "nonsense":
                 return 42
+            case "nothing":
+                return None
+            case "within":
+                return Verdict_Respond(Rejection("teapot", "told to"))
         request.set_header("faulty", "fine")
         return Verdict_Forward()
 
