@@ -6,6 +6,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"unsafe"
 
 	"message-flow/sdk/internal/abi"
@@ -50,6 +51,18 @@ func Swap(key string, expected, value []byte) (bool, error) {
 	return outcome.failed&0xff == 0 && outcome.value[0]&0xff != 0, outcome.err()
 }
 
+// Apply carries out all of these changes (at most 256) if everything expected is what is there, else
+// none of them; a nil value deletes, or stands for nothing. It says whether it did.
+func Apply(changes, expected []Entry) (bool, error) {
+	abi.Ready()
+	change, expect := cells(changes), cells(expected)
+	apply(unsafe.Pointer(unsafe.SliceData(change)), uint32(len(change)),
+		unsafe.Pointer(unsafe.SliceData(expect)), uint32(len(expect)), unsafe.Pointer(&outcome))
+	runtime.KeepAlive(changes)
+	runtime.KeepAlive(expected)
+	return outcome.failed&0xff == 0 && outcome.value[0]&0xff != 0, outcome.err()
+}
+
 // Add adds to a number and returns the sum; with a ttlMs above 0, a number that this creates goes away
 // that many milliseconds later.
 func Add(key string, amount int64, ttlMs uint64) (int64, error) {
@@ -69,6 +82,20 @@ func Scan(prefix, after string, limit uint32) []Entry {
 		entries[at] = Entry{pair.Key.String(), pair.Value.Bytes()}
 	}
 	return entries
+}
+
+// An entry as the host reads it.
+type cell struct {
+	key   abi.Text
+	value abi.Option
+}
+
+func cells(entries []Entry) []cell {
+	written := make([]cell, len(entries))
+	for at, entry := range entries {
+		written[at] = cell{abi.Given(entry.Key), abi.Maybe(text(entry.Value), entry.Value != nil)}
+	}
+	return written
 }
 
 var (
@@ -114,6 +141,9 @@ func remove(key string) uint32
 
 //go:wasmimport message-flow:plugin/state@0.1.0 swap
 func swap(key string, expects bool, expected string, sets bool, value string, result unsafe.Pointer)
+
+//go:wasmimport message-flow:plugin/state@0.1.0 apply
+func apply(changes unsafe.Pointer, changed uint32, expected unsafe.Pointer, expects uint32, result unsafe.Pointer)
 
 //go:wasmimport message-flow:plugin/state@0.1.0 add
 func add(key string, amount int64, expires bool, ttlMs uint64, result unsafe.Pointer)

@@ -27,12 +27,12 @@ const MEMORY: [(&str, &str); 7] = files!["plugins/memory":
     "src/tests.rs",
 ];
 
-const GO_SDK: [(&str, &str); 17] = files!["sdk/go":
+const GO_SDK: [(&str, &str); 21] = files!["sdk/go":
     "go.mod", "doc.go", "candidates/candidates.go", "clock/clock.go", "config/config.go",
-    "event/event.go", "eventfilter/eventfilter.go", "internal/abi/abi.go", "lifecycle/lifecycle.go",
+    "etcd/abi.go", "etcd/etcd.go", "event/event.go", "eventfilter/eventfilter.go", "internal/abi/abi.go", "lifecycle/lifecycle.go",
     "log/log.go", "random/random.go", "registrar/registrar.go", "request/request.go",
     "requestfilter/requestfilter.go", "response/response.go", "responsefilter/responsefilter.go",
-    "state/state.go",
+    "routingtable/exports.go", "routingtable/routingtable.go", "state/state.go",
 ];
 
 /// What `workspace = true` stands for in the SDK's manifest.

@@ -106,6 +106,29 @@ type Option struct {
 	text Text
 }
 
+// Maybe is a string to hand to the host, if there is one.
+func Maybe(text string, some bool) Option {
+	if !some {
+		return Option{}
+	}
+	return Option{1, Given(text)}
+}
+
+// Number is WIT's option<u64>.
+type Number struct {
+	some  uint32
+	_     uint32
+	value uint64
+}
+
+// MaybeNumber is a number to hand to the host, if there is one.
+func MaybeNumber(number *uint64) Number {
+	if number == nil {
+		return Number{}
+	}
+	return Number{some: 1, value: *number}
+}
+
 // String is its text, and whether there is one.
 func (option *Option) String() (string, bool) {
 	if option.some&0xff == 0 {
@@ -137,6 +160,16 @@ func Keep() *Kept {
 type List struct {
 	data   uint32
 	length uint32
+}
+
+// Listed is a list to hand to the host; it must be kept until the host has read it.
+func Listed[T any](items []T) List {
+	return List{uint32(uintptr(unsafe.Pointer(unsafe.SliceData(items)))), uint32(len(items))}
+}
+
+// Read is a text that the host handed over with a call.
+func Read(data unsafe.Pointer, length uint32) string {
+	return unsafe.String((*byte)(data), length)
 }
 
 // Items are the elements of a list, in the place where the host wrote them.
