@@ -2,8 +2,9 @@
 //!
 //! [`Config::load`] reads a TOML file and either returns a [`Config`] in which everything holds,
 //! or every problem at once, each with its line and its fix. Other modules take the parts that
-//! concern them; none reads the file. This module knows the records of the table and the rules of
-//! [`crate::auth`], because these stand in the file, and no other module.
+//! concern them; none reads the file. This module knows the records of the table, the rules of
+//! [`crate::auth`] and [`crate::token`] and the settings of plugins, because these stand in the
+//! file, and no other module.
 
 mod address;
 mod diagnose;
@@ -32,6 +33,7 @@ use crate::{
     auth::Access,
     table::record::{ServiceId, ServiceSpec},
     webhook::{Event, Secret},
+    token,
 };
 
 /// Everything that is configured, with the defaults filled in.
@@ -86,6 +88,8 @@ pub struct ProxyConfig {
     /// Where a client's id is looked for, in this order.
     pub client_id: Vec<ClientIdSource>,
     /// Filter plugins for every service, before its own.
+    /// `[proxy.token]`; none: no token is believed.
+    pub token: Option<token::Rules>,
     pub filters: Vec<String>,
     /// Peers whose `Forwarded` and `X-Forwarded-*` headers are believed.
     pub trusted: Vec<Cidr>,
@@ -107,6 +111,8 @@ pub enum ClientIdSource {
     /// `cookie:NAME`
     Cookie(String),
     /// `peer`: the address of the other end, or what a trusted peer says it is.
+    /// `token:CLAIM`: of a bearer token that is believed.
+    Token(String),
     Peer,
 }
 

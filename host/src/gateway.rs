@@ -6,6 +6,7 @@ mod data;
 mod mapping;
 mod routing;
 mod scratch;
+mod tokens;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -29,6 +30,7 @@ use crate::{
 
 use data::Data;
 use routing::Router;
+use tokens::Tokens;
 
 pub use mapping::settings_of;
 pub use scratch::Scratch;
@@ -193,6 +195,7 @@ struct Routing {
     planner: Planner,
     /// The revision of the view in the plan.
     compiled: watch::Sender<Revision>,
+    tokens: Tokens,
     router: String,
     table: Arc<Table>,
     plugins: Arc<Plugins>,
@@ -221,6 +224,7 @@ impl Routing {
             parts,
             planner,
             compiled: watch::Sender::new(0),
+            tokens: Tokens::new(config.proxy.token.clone()).context("proxy.token")?,
             router,
             table: Arc::clone(table),
             plugins: Arc::clone(plugins),
@@ -231,6 +235,7 @@ impl Routing {
     }
 
     fn compile(&self, config: &Config) {
+        let settings = settings.with_tokens(self.tokens.current());
         let settings = proxy::Settings::new(&config.proxy, &config.routes, &self.router);
         let view = self.table.view();
         self.planner.set(Arc::new(settings), Arc::clone(&view), &self.plugins.current());
@@ -245,9 +250,11 @@ impl Routing {
             self.compile(&running);
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
+                () = self.tokens.changed() => {}
                 changed = plugins.changed() => if changed.is_err() { return },
                 Ok(()) = config.changed() => {
                     let new = Arc::clone(&config.borrow_and_update());
+                    self.tokens.reconfigure(new.proxy.token.as_ref()).await;
                     self.reconfigure(&running, &new);
                     running = new;
                 }

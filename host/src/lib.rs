@@ -26,6 +26,7 @@
 //! | `main`, [`gateway`] | arguments and signals; the composition root, the only module that knows all others |
 //! | [`config`] | what was typed → plain validated data, every error at once |
 //! | [`api`], [`auth`] | the HTTP API over the registry, and who may use it |
+//! | [`token`] | what the token of a client says, and whether it is to be believed |
 //! | [`proxy`] | a message's life; the [`proxy::Plan`] that it is routed by |
 //! | [`listener`], [`upstream`] | connections on either side of it |
 //! | [`discovery`] | services that announce themselves over a WebSocket, and what they are told |
@@ -40,7 +41,7 @@
 //! Left may know right: `main → gateway → all`; `api → table, discovery,
 //! plugin`; `discovery → table`; `proxy → resolve, table,
 //! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
-//! nothing else; [`table`], [`upstream`] and [`units`] know nobody. A test holds this.
+//! nothing else; [`table`], [`token`], [`upstream`] and [`units`] know nobody. A test holds this.
 //!
 //! # What always holds
 //!
@@ -78,6 +79,7 @@ pub mod release;
 pub mod resolve;
 pub mod table;
 pub mod telemetry;
+pub mod token;
 pub mod units;
 pub mod upstream;
 pub mod webhook;

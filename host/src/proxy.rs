@@ -11,6 +11,7 @@ pub mod plan;
 pub mod respond;
 pub mod settings;
 
+mod bearer;
 mod exchange;
 mod filter;
 mod forward;
@@ -43,6 +44,7 @@ use crate::{
     listener::{self, BoxError, Connection, Handler, ListenError, ListenerOptions, Phase, Running},
     resolve::{Explanation, Question},
     table::Assignments,
+    token,
     upstream::{Endpoints, Pools},
 };
 
@@ -115,6 +117,7 @@ struct Worker {
     metrics: Arc<Metrics>,
     pools: Pools,
     budget: forward::Budget,
+    tokens: token::Cache,
     /// Milliseconds since the Unix epoch, as of the last tick.
     unix: AtomicU64,
 }
@@ -124,7 +127,8 @@ impl Worker {
         let Parts { plan, assignments, endpoints, metrics } = parts;
         let pools = Pools::new(&endpoints);
         let unix = AtomicU64::new(unix_now());
-        Self { plan, assignments, endpoints, metrics, pools, budget: forward::Budget::default(), unix }
+        let (budget, tokens) = (forward::Budget::default(), token::Cache::default());
+        Self { plan, assignments, endpoints, metrics, pools, budget, tokens, unix }
     }
 
     fn now(&self) -> u64 {

@@ -7,6 +7,7 @@ mod plugin;
 pub(super) mod release;
 mod route;
 pub(super) mod service;
+mod token;
 mod webhook;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, str::FromStr};
@@ -82,11 +83,13 @@ fn router(section: Section<'_>) -> RouterConfig {
 fn proxy(section: Section<'_>, overrides: &Overrides) -> ProxyConfig {
     let listen = section.get("listen", listen);
     let workers = section.get("workers", |value| value.number(1..257));
+    let client_id = section.get("client_id", client_id).unwrap_or_else(default_client_id);
     let proxy = ProxyConfig {
         listen: overrides.proxy.or(listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
         tls: section.get("tls", |value| tls(value.section()?)),
         workers: workers.and_then(|workers| usize::try_from(workers).ok()),
-        client_id: section.get("client_id", client_id).unwrap_or_else(default_client_id),
+        token: token::token(&section, &client_id),
+        client_id,
         filters: section.get("filters", names).unwrap_or_default(),
         trusted: section.get("trusted", |value| value.list(Value::parse)).unwrap_or_default(),
         limits: proxy_limits(section.section("limits")),
@@ -126,11 +129,12 @@ impl FromStr for ClientIdSource {
             Some(("cookie", name)) if name.parse::<HeaderName>().is_ok() => {
                 Some(Self::Cookie(name.to_owned()))
             }
+            Some(("token", claim)) if !claim.is_empty() => Some(Self::Token(claim.to_owned())),
             _ => None,
         };
         source.ok_or_else(|| {
             format!(
-                "`{text}` is not a source of client ids: write \"header:NAME\", \"cookie:NAME\" or \"peer\""
+                "`{text}` is not a source of client ids: write \"header:NAME\", \"cookie:NAME\", \"token:sub\" or \"peer\""
             )
         })
     }

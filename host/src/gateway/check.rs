@@ -30,6 +30,7 @@ pub async fn check(config: &Config) -> anyhow::Result<Findings> {
     names.sort_unstable();
     let mut problems: Vec<String> = plugins.status().iter().filter_map(refused).collect();
     problems.extend(certificates(&config));
+    problems.extend(token_keys(&config));
     problems.extend(references(&config, &set));
     Ok(Findings { problems, plugins: names })
 }
@@ -50,6 +51,11 @@ fn certificates(config: &Config) -> Vec<String> {
         Some(format!("{key}: {:#}", anyhow::Error::from(error)))
     };
     used.into_iter().filter_map(wrong).collect()
+}
+
+fn token_keys(config: &Config) -> Option<String> {
+    let error = config.proxy.token.as_ref()?.load().err()?;
+    Some(format!("proxy.token: {:#}", anyhow::Error::from(error)))
 }
 
 fn references(config: &Config, set: &PluginSet) -> Vec<String> {

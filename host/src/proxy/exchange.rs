@@ -11,7 +11,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::{
-    Plan, Worker,
+    Plan, Worker, bearer,
     filter::{self, Passing},
     forward::{Forwarded, Outbound},
     head::{self, Seen},
@@ -147,7 +147,8 @@ impl Inbound {
         head::admit(&self.head, seen, &plan.settings, connection)?;
         let headers = &self.head.headers;
         let peer = || identify::peer(&plan.settings, headers, connection.peer.ip(), &connection.peer_text);
-        let client = identify::identify(&plan.settings, headers, peer).map_err(|_| {
+        let token = bearer::verified(&self.exchange.worker, &plan.settings, headers)?;
+        let client = identify::identify(&plan.settings, headers, token.as_deref(), peer).map_err(|_| {
             let why = "the client id is not 1 to 256 visible ASCII characters";
             Refusal::Unacceptable(StatusCode::BAD_REQUEST, why)
         })?;

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderMap, HeaderValue, header};
 
 use super::Settings;
-use crate::config::ClientIdSource;
+use crate::{config::ClientIdSource, token::Verified};
 
 /// The longest id, in bytes.
 const LONGEST: usize = 256;
@@ -37,16 +37,21 @@ impl ClientId {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct InvalidClientId;
 
-/// The id of who sends this. `peer` is what the connection, or a trusted proxy, says.
+/// The id of who sends this. `token` is what is believed of its token, `peer` what the connection,
+/// or a trusted proxy, says.
 pub(super) fn identify(
     settings: &Settings,
     headers: &HeaderMap,
+    token: Option<&Verified>,
     peer: impl Fn() -> ClientId,
 ) -> Result<ClientId, InvalidClientId> {
     for source in &settings.client_id {
         let found = match source {
             ClientIdSource::Header(name) => headers.get(name).map(|value| ClientId::Header(value.clone())),
             ClientIdSource::Cookie(name) => cookie(headers, name).map(ClientId::Text),
+            ClientIdSource::Token(claim) => {
+                token.and_then(|token| token.claim(claim)).cloned().map(ClientId::Text)
+            }
             ClientIdSource::Peer => Some(peer()),
         };
         if let Some(id) = found {
@@ -104,7 +109,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        let found = identify(&settings(""), &map, || ClientId::Text("192.0.2.1".into()));
+        let found = identify(&settings(""), &map, None, || ClientId::Text("192.0.2.1".into()));
         assert_eq!(found.as_ref().map(ClientId::as_str), expect.as_ref().copied(), "{headers:?}");
     }
 

@@ -8,7 +8,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::listener::Phase;
+use crate::{listener::Phase, token::Doubt};
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -20,6 +20,7 @@ pub struct Metrics {
     durations: HistogramVec,
     in_flight: IntGaugeVec,
     timeouts: IntCounterVec,
+    tokens: IntCounterVec,
     /// Messages sent to a second server.
     pub retries: IntCounter,
     /// Messages that would have been, had the budget allowed it.
@@ -60,6 +61,13 @@ impl Metrics {
                 opts("timeouts_total", "What took too long, by phase of connection or message."),
                 &["phase"],
             )?,
+            tokens: IntCounterVec::new(
+                opts(
+                    "tokens_total",
+                    "Tokens of clients that were verified, each once for every worker, or why they were not.",
+                ),
+                &["outcome"],
+            )?,
             retries: IntCounter::with_opts(opts("retries_total", "Requests sent to a second server."))?,
             retries_denied: IntCounter::with_opts(opts(
                 "retries_denied_total",
@@ -72,12 +80,16 @@ impl Metrics {
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
         registry.register(Box::new(metrics.timeouts.clone()))?;
+        registry.register(Box::new(metrics.tokens.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
         registry.register(Box::new(metrics.retries_denied.clone()))?;
         registry.register(Box::new(metrics.tunnels.clone()))?;
         registry.register(Box::new(metrics.plans.clone()))?;
         for phase in Phase::ALL {
             metrics.timeouts.with_label_values(&[phase.name()]);
+        }
+        for outcome in Doubt::ALL.map(Doubt::name).into_iter().chain(["verified"]) {
+            metrics.tokens.with_label_values(&[outcome]);
         }
         Ok(Arc::new(metrics))
     }
@@ -105,6 +117,12 @@ impl Metrics {
         }
         let _ = self.durations.remove_label_values(&[service]);
         let _ = self.in_flight.remove_label_values(&[service]);
+    }
+
+    /// A token was looked into.
+    pub fn token(&self, outcome: Result<(), Doubt>) {
+        let outcome = outcome.map_or_else(Doubt::name, |()| "verified");
+        self.tokens.with_label_values(&[outcome]).inc();
     }
 
     /// A phase took too long.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::reply::Reply;
-use crate::{listener::Phase, resolve::Nowhere, upstream::UpstreamError};
+use crate::{listener::Phase, resolve::Nowhere, token::Doubt, upstream::UpstreamError};
 
 /// Why a message is not answered by a server.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,9 @@ pub enum Refusal {
     /// The request is well-formed and cannot be served.
     #[error("{1}")]
     Unacceptable(StatusCode, &'static str),
+    /// A token is required, and none is there, or none that is believed.
+    #[error("no valid bearer token{}", .0.map(|doubt| format!(": {doubt}")).unwrap_or_default())]
+    Unauthenticated(Option<Doubt>),
     /// No service is named.
     #[error("no service is named")]
     NoService,
@@ -65,13 +68,14 @@ impl Refusal {
             Self::NoService | Self::NoRoute | Self::UnknownService(_) => StatusCode::NOT_FOUND,
             Self::Unreleased(_)
             | Self::Nowhere(_)
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             | Self::PluginMissing(_)
             | Self::PluginFailed(..)
             | Self::Upstream(UpstreamError::Busy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Overdue(Phase::RequestBody | Phase::RequestHead) => StatusCode::REQUEST_TIMEOUT,
             Self::Overdue(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::Loop | Self::PluginLoop(_) => StatusCode::LOOP_DETECTED,
         }
     }
 
@@ -83,6 +87,8 @@ impl Refusal {
             Self::PluginFailed(name, _) => format!("plugin `{name}` failed"),
             Self::Rejected(_, reason) => reason.clone(),
             Self::Upstream(UpstreamError::Connect { .. }) => "the server cannot be reached".to_owned(),
+            Self::Unauthenticated(None) => "send a token: Authorization: Bearer TOKEN".to_owned(),
+            Self::Unauthenticated(Some(doubt)) => format!("the bearer token is not believed: {doubt}"),
             Self::Upstream(UpstreamError::Busy { .. }) => "the server is busy; try again".to_owned(),
             Self::Upstream(UpstreamError::Broken { .. }) => {
                 "the connection to the server broke before it answered".to_owned()
@@ -117,8 +123,20 @@ impl Refusal {
         if self.closes() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Self::Unauthenticated(doubt) = self {
+            headers.insert(header::WWW_AUTHENTICATE, challenge(*doubt));
+        }
         response
     }
+}
+
+/// RFC 6750, section 3: without a token there is no error to speak of.
+fn challenge(doubt: Option<Doubt>) -> HeaderValue {
+    const PLAIN: HeaderValue = HeaderValue::from_static("Bearer realm=\"message-flow\"");
+    let Some(doubt) = doubt else { return PLAIN };
+    let invalid =
+        format!("Bearer realm=\"message-flow\", error=\"invalid_token\", error_description=\"{doubt}\"");
+    HeaderValue::try_from(invalid).unwrap_or(PLAIN)
 }
 
 fn problem(status: StatusCode, detail: &str) -> Bytes {

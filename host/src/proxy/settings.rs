@@ -1,12 +1,13 @@
 //! What can be set about messages, as the proxy needs it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
 use crate::{
     config::{Cidr, ClientIdSource, ProxyConfig, RouteConfig},
     listener::{ListenerOptions, TlsFiles},
+    token::Verifier,
     upstream::UpstreamOptions,
 };
 
@@ -15,6 +16,8 @@ use crate::{
 pub struct Settings {
     /// Where a client's id is looked for, in this order.
     pub client_id: Vec<ClientIdSource>,
+    /// Which tokens are believed; none: they are not looked at.
+    pub token: Option<Arc<Verifier>>,
     /// Filters of every service, before its own.
     pub filters: Vec<String>,
     /// Peers that may say on whose behalf they send.
@@ -49,6 +52,7 @@ impl Settings {
     pub fn new(proxy: &ProxyConfig, routes: &[RouteConfig], router: &str) -> Self {
         Self {
             client_id: proxy.client_id.clone(),
+            token: None,
             filters: proxy.filters.clone(),
             trusted: proxy.trusted.clone(),
             routes: routes.to_vec(),
@@ -63,6 +67,11 @@ impl Settings {
             most_ejected: proxy.ejection.most,
             pseudonym: pseudonym(router),
         }
+    }
+
+    /// With what verifies the tokens of clients.
+    pub fn with_tokens(self, token: Option<Arc<Verifier>>) -> Self {
+        Self { token, ..self }
     }
 
     /// Whether this peer may say on whose behalf it sends.

@@ -44,6 +44,7 @@ mod streams;
 mod thin;
 mod tls;
 mod trials;
+mod tokens;
 mod upgrades;
 mod versions;
 mod view;
