@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Request, header};
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpStream, runtime::Handle, task::AbortHandle, time::timeout};
 
 use super::{BoxError, Endpoint, dial::dial};
 use crate::table::record::HealthCheck;
@@ -81,25 +82,43 @@ impl Row {
 async fn check(endpoint: &Endpoint, health: &HealthCheck) -> Result<(), BoxError> {
     let stream = dial(endpoint, health.timeout.0).await?;
     let Some(path) = &health.path else { return Ok(()) };
-    if endpoint.uri.is_h2c() {
-        // A server that takes connections; asking it over HTTP/2 is for its own health service.
-        return Ok(());
-    }
-    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(format!("{}{path}", endpoint.uri.base()))
-        .header(header::HOST, endpoint.uri.authority())
-        .header(header::USER_AGENT, "message-flow-health-check")
-        .body(Empty::<bytes::Bytes>::new())?;
-    let answer = tokio::select! {
-        answer = sender.send_request(request) => answer?,
-        ended = driver => {
-            ended?;
-            return Err("connection closed".into());
-        }
+    let path = format!("{}{path}", endpoint.uri.base());
+    let asked = match endpoint.uri.is_h2c() {
+        true => ask_http2(stream, endpoint, &path).await,
+        false => ask_http1(stream, endpoint, path).await,
     };
-    let status = answer.status();
+    let status = asked?;
     let well = status.is_success() || status.is_redirection();
     if well { Ok(()) } else { Err(format!("answered {status}").into()) }
+}
+
+async fn ask_http1(stream: TcpStream, endpoint: &Endpoint, path: String) -> Result<StatusCode, BoxError> {
+    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = request(path)?.header(header::HOST, endpoint.uri.authority()).body(Empty::<Bytes>::new())?;
+    tokio::select! {
+        answer = sender.send_request(request) => Ok(answer?.status()),
+        ended = driver => Err(closed(ended)),
+    }
+}
+
+/// With prior knowledge, as messages are sent to such a server.
+async fn ask_http2(stream: TcpStream, endpoint: &Endpoint, path: &str) -> Result<StatusCode, BoxError> {
+    let (mut sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let target = format!("http://{}{path}", endpoint.uri.authority());
+    let request = request(target)?.body(Empty::<Bytes>::new())?;
+    tokio::select! {
+        answer = sender.send_request(request) => Ok(answer?.status()),
+        ended = driver => Err(closed(ended)),
+    }
+}
+
+fn request(target: String) -> Result<http::request::Builder, BoxError> {
+    let target = http::Uri::try_from(target)?;
+    Ok(Request::get(target).header(header::USER_AGENT, "message-flow-health-check"))
+}
+
+fn closed(ended: hyper::Result<()>) -> BoxError {
+    ended.map_or_else(BoxError::from, |()| "connection closed".into())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use message_flow_tests::{Gateway, Upstream};
+use message_flow_tests::{Gateway, Upstream, eventually};
 use serde_json::json;
 
 #[tokio::test]
@@ -107,4 +107,31 @@ async fn an_active_check_finds_a_dead_server() {
         if text == "b" { Ok(()) } else { Err(text) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn servers_of_http2_are_checked_over_http2() {
+    let (a, b) = (Upstream::start("a").await, Upstream::start("b").await);
+    let gateway = Gateway::start().await;
+    let health = json!({ "path": "/status/204", "interval": "50ms", "timeout": "500ms" });
+    let servers = [&a, &b].map(|upstream| format!("h2c://{}", upstream.address()));
+    gateway.put("chat", json!({ "servers": servers, "health": health, "sticky": false })).await;
+    let b_is = async |state: &str| {
+        eventually(|| async {
+            let shown = gateway.ask("GET", "/v1/services/chat").send().await.expect(200).json();
+            let servers = shown["servers"].as_array().cloned().unwrap_or_default();
+            let b = servers.iter().find(|server| server["id"] == b.id()).cloned().unwrap_or_default();
+            if b["checks"] == state { Ok(()) } else { Err(shown) }
+        })
+        .await;
+    };
+    b_is("passing").await;
+    b.answer(503);
+    b_is("failing").await;
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/chat/").send().await.expect(200).text(), "a");
+    }
+    b.answer(0);
+    b_is("passing").await;
+    assert!(b.seen().iter().all(|seen| seen.http2), "{:?}", b.last());
 }
