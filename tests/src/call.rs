@@ -177,6 +177,8 @@ impl Reply {
         let problem = reply.json();
         assert_eq!(problem["status"], status, "{problem}");
         assert!(problem["title"].is_string(), "{problem}");
+        let kind = problem["type"].as_str().and_then(|kind| kind.strip_prefix("urn:message-flow:problem:"));
+        assert!(kind.is_some_and(|kind| !kind.is_empty()), "{problem}");
         problem
     }
 }

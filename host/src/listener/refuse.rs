@@ -3,7 +3,7 @@
 //! answers as problem documents (RFC 9457).
 
 macro_rules! answer {
-    ($status:literal, $title:literal, $length:literal, $detail:literal) => {
+    ($status:literal, $title:literal, $kind:literal, $length:literal, $detail:literal) => {
         concat!(
             "HTTP/1.1 ",
             $status,
@@ -11,7 +11,9 @@ macro_rules! answer {
             $title,
             "\r\ncontent-type: application/problem+json\r\nconnection: close\r\ncontent-length: ",
             $length,
-            "\r\n\r\n{\"type\":\"about:blank\",\"title\":\"",
+            "\r\n\r\n{\"type\":\"urn:message-flow:problem:",
+            $kind,
+            "\",\"title\":\"",
             $title,
             "\",\"status\":",
             $status,
@@ -25,16 +27,18 @@ macro_rules! answer {
 
 /// The head of a request did not arrive in time.
 pub(super) const TIMED_OUT: &[u8] =
-    answer!("408", "Request Timeout", "119", "the head of the request did not arrive in time");
+    answer!("408", "Request Timeout", "timeout", "140", "the head of the request did not arrive in time");
 const MALFORMED: &[u8] =
-    answer!("400", "Bad Request", "114", "malformed request: its head is not valid HTTP");
+    answer!("400", "Bad Request", "malformed", "137", "malformed request: its head is not valid HTTP");
 const TOO_LARGE: &[u8] = answer!(
     "431",
     "Request Header Fields Too Large",
-    "150",
+    "head-too-large",
+    "178",
     "the head of the request is too large, or has too many headers"
 );
-const URI_TOO_LONG: &[u8] = answer!("414", "URI Too Long", "107", "the target of the request is too long");
+const URI_TOO_LONG: &[u8] =
+    answer!("414", "URI Too Long", "target-too-long", "136", "the target of the request is too long");
 
 /// What to say in place of hyper's own answer, if these are the bytes of one.
 pub(super) fn better_words(bytes: &[u8]) -> Option<&'static [u8]> {

@@ -79,6 +79,30 @@ impl Refusal {
         }
     }
 
+    /// The last part of the document's `type`, the same for the same cause. Where the API has the
+    /// cause too, it has the same name there.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) | Self::BrokenBody => "malformed",
+            Self::Unacceptable(status, _) => kind_of(*status),
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::NoService => "no-service",
+            Self::NoRoute => "no-route",
+            Self::UnknownService(_) => "unknown-service",
+            Self::Unreleased(_) => "unreleased",
+            Self::Nowhere(_) => "no-server",
+            Self::Rejected(..) => "rejected",
+            Self::PluginMissing(_) => "plugin-missing",
+            Self::PluginFailed(..) => "plugin-failed",
+            Self::Upstream(UpstreamError::Connect { .. }) => "server-unreachable",
+            Self::Upstream(UpstreamError::Busy { .. }) => "server-busy",
+            Self::Upstream(UpstreamError::Broken { .. }) => "server-broke-off",
+            Self::Overdue(Phase::RequestBody | Phase::RequestHead) => "timeout",
+            Self::Overdue(_) => "server-timeout",
+            Self::Loop | Self::PluginLoop(_) => "loop",
+        }
+    }
+
     fn detail(&self) -> String {
         match self {
             Self::NoService => "name a service: as the first segment of the path, such as /chat/, or in the \
@@ -113,7 +137,7 @@ impl Refusal {
     /// The answer.
     pub(crate) fn response(&self) -> Response<Reply> {
         let status = self.status();
-        let mut response = Response::new(Reply::own(problem(status, &self.detail())));
+        let mut response = Response::new(Reply::own(problem(status, self.kind(), &self.detail())));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -139,10 +163,24 @@ fn challenge(doubt: Option<Doubt>) -> HeaderValue {
     HeaderValue::try_from(invalid).unwrap_or(PLAIN)
 }
 
-fn problem(status: StatusCode, detail: &str) -> Bytes {
+/// What cannot be served, by the status that it gets.
+fn kind_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => "method-not-allowed",
+        StatusCode::PAYLOAD_TOO_LARGE => "too-large",
+        StatusCode::URI_TOO_LONG => "target-too-long",
+        StatusCode::EXPECTATION_FAILED => "expectation",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "head-too-large",
+        StatusCode::NOT_IMPLEMENTED => "not-implemented",
+        StatusCode::BAD_GATEWAY => "server-broke-protocol",
+        _ => "malformed",
+    }
+}
+
+fn problem(status: StatusCode, kind: &str, detail: &str) -> Bytes {
     let title = status.canonical_reason().unwrap_or("Error");
     let document = serde_json::json!({
-        "type": "about:blank",
+        "type": format!("urn:message-flow:problem:{kind}"),
         "title": title,
         "status": status.as_u16(),
         "detail": detail,
@@ -166,10 +204,11 @@ mod tests {
 
     #[test]
     fn documents_are_json() {
-        let document = problem(StatusCode::NOT_FOUND, "service \"x\" is not known");
+        let document = problem(StatusCode::NOT_FOUND, "unknown-service", "service \"x\" is not known");
         let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
         assert_eq!(document["status"], 404);
         assert_eq!(document["title"], "Not Found");
         assert_eq!(document["detail"], "service \"x\" is not known");
+        assert_eq!(document["type"], "urn:message-flow:problem:unknown-service");
     }
 }
