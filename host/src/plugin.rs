@@ -33,6 +33,7 @@ mod solo;
 pub mod state;
 mod stats;
 pub mod table;
+mod ticker;
 mod trial;
 mod types;
 mod usage;

@@ -1,14 +1,12 @@
 //! The WebAssembly engine: how guests are compiled, allocated and interrupted.
 //!
-//! One engine serves both lanes. The ticker that drives deadlines is an OS thread, because a
-//! guest that spins would starve a timer of the runtime that it spins on.
+//! One engine serves both lanes.
 
-use std::{thread, time::Duration};
+use std::sync::Arc;
 
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-/// How often the engine's epoch advances: deadlines are exact to this, and never shorter.
-pub(super) const TICK: Duration = Duration::from_millis(2);
+use super::ticker::Ticker;
 
 /// The most instances of all plugins together.
 const INSTANCES: u32 = 1000;
@@ -17,17 +15,10 @@ const INSTANCES: u32 = 1000;
 pub const MAX_MEMORY: u64 = 4 << 30;
 
 /// Makes the engine and starts its ticker, which ends with the engine.
-pub(super) fn new() -> Result<wasmtime::Engine, wasmtime::Error> {
+pub(super) fn new() -> Result<(wasmtime::Engine, Arc<Ticker>), wasmtime::Error> {
     let engine = wasmtime::Engine::new(&config())?;
-    let weak = engine.weak();
-    thread::Builder::new().name("plugin-deadlines".into()).spawn(move || {
-        while let Some(engine) = weak.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            thread::sleep(TICK);
-        }
-    })?;
-    Ok(engine)
+    let ticker = Ticker::start(&engine)?;
+    Ok((engine, ticker))
 }
 
 fn config() -> Config {

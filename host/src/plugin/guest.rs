@@ -15,6 +15,7 @@ use super::{
     script::Script,
     settings::Settings,
     stats::Use,
+    ticker::Ticker,
     wasi::{Wasi, preview1::Output},
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Plugin {
     pub(super) deadline: Duration,
     /// What it runs, if it is a script.
     pub(super) script: Option<Script>,
+    /// What drives its deadlines.
+    pub(super) ticker: Arc<Ticker>,
     /// What its instances use together.
     pub(super) use_of: Arc<Use>,
 }

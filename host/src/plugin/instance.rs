@@ -17,10 +17,10 @@ use super::{
     CallError, Message,
     call::{Cause, MissingFunction},
     component::Shape,
-    engine::TICK,
     guest::{Guest, Plugin},
     script,
     table::TableFunctions,
+    ticker::{Hold, ticks},
     types::{Decision, Verdict},
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Functions {
 pub(super) struct Instance {
     pub(super) store: Store<Guest>,
     pub(super) functions: Functions,
+    /// While a call that may be long is under way.
+    hold: Option<Hold>,
 }
 
 /// What is needed to make instances of one build.
@@ -78,6 +80,7 @@ impl Template {
     /// Makes an instance on the sync lane.
     pub(super) fn instantiate(&self) -> Result<Instance, CallError> {
         let mut store = self.store();
+        let _hold = start_clock(&mut store, self.plugin.deadline);
         let exports = self.linker.instantiate(&mut store, &self.component);
         self.finish(store, exports)
     }
@@ -86,8 +89,11 @@ impl Template {
     pub(super) async fn instantiate_async(&self) -> Result<Instance, CallError> {
         let mut store = self.store();
         store.epoch_deadline_async_yield_and_update(1);
-        let exports = self.linker.instantiate_async(&mut store, &self.component).await;
-        self.finish(store, exports)
+        store.set_epoch_deadline(1);
+        let instantiate =
+            self.plugin.ticker.drive(self.linker.instantiate_async(&mut store, &self.component));
+        let made = tokio::time::timeout(self.plugin.deadline, instantiate).await;
+        self.finish(store, made.unwrap_or_else(|_| Err(Trap::Interrupt.into())))
     }
 
     /// An error of this build.
@@ -98,7 +104,6 @@ impl Template {
     fn store(&self) -> Store<Guest> {
         let mut store = Store::new(self.component.engine(), Guest::new(Arc::clone(&self.plugin)));
         store.limiter(|guest| &mut guest.memory);
-        store.set_epoch_deadline(ticks(self.plugin.deadline));
         store
     }
 
@@ -109,7 +114,7 @@ impl Template {
     ) -> Result<Instance, CallError> {
         let functions = exports.and_then(|exports| self.functions(&mut store, exports));
         match functions {
-            Ok(functions) => Ok(Instance { store, functions }),
+            Ok(functions) => Ok(Instance { store, functions, hold: None }),
             Err(error) => Err(failure(store.data_mut(), "instantiate", &error)),
         }
     }
@@ -162,9 +167,21 @@ impl Instance {
     /// Puts the message in the guest's hands and starts the clock.
     #[inline]
     pub(super) fn begin(&mut self, message: &mut Message, deadline: Duration) {
-        std::mem::swap(&mut self.store.data_mut().message, message);
-        self.store.set_epoch_deadline(ticks(deadline));
-        self.store.data_mut().memory.refused = false;
+        self.hand_over(message);
+        self.hold = start_clock(&mut self.store, deadline);
+    }
+
+    /// As [`Self::begin`] on the async lane, where whoever calls keeps the time.
+    pub(super) fn begin_waiting(&mut self, message: &mut Message) {
+        self.hand_over(message);
+        self.store.set_epoch_deadline(1);
+    }
+
+    #[inline]
+    fn hand_over(&mut self, message: &mut Message) {
+        let guest = self.store.data_mut();
+        std::mem::swap(&mut guest.message, message);
+        guest.memory.refused = false;
     }
 
     /// Whether another call may follow one that came to this. A guest that asked for more memory than
@@ -194,6 +211,7 @@ impl Instance {
         guest.forget_lines();
         guest.tell_memory();
         std::mem::swap(&mut guest.message, message);
+        self.hold = None;
         result
     }
 }
@@ -218,9 +236,12 @@ where
     }
 }
 
-/// Deadlines in ticks of the engine: rounded up, and one more for the tick that is under way.
-pub(super) fn ticks(deadline: Duration) -> u64 {
-    u64::try_from(deadline.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX - 1) + 1
+/// Sets a deadline, and has the ticker go on until there. What is returned is to be kept meanwhile.
+#[inline]
+fn start_clock(store: &mut Store<Guest>, deadline: Duration) -> Option<Hold> {
+    let ticks = ticks(deadline);
+    store.set_epoch_deadline(ticks);
+    store.data().plugin.ticker.go_on(ticks)
 }
 
 fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -> CallError {

@@ -21,6 +21,7 @@ use super::{
     script::{Script, engine::ScriptEngine},
     state::{StateError, StateOptions, StateStores},
     stats::{Families, Stats, Use},
+    ticker::Ticker,
     trial::Trial,
     usage,
     wasi::preview1::Adapter,
@@ -44,6 +45,7 @@ pub(super) enum LoadError {
 /// Loads builds. One for the process.
 pub(super) struct Loader {
     engine: wasmtime::Engine,
+    ticker: Arc<Ticker>,
     sync: Arc<Linker<Guest>>,
     waiting: Arc<Linker<Guest>>,
     cache: Arc<Cache>,
@@ -77,7 +79,7 @@ const TABLE_DEADLINE: Duration = Duration::from_secs(5);
 impl Loader {
     /// Background tasks of capabilities live on `runtime`.
     pub(super) fn new(data: &Path, registry: &prometheus::Registry, runtime: Handle) -> anyhow::Result<Self> {
-        let engine = engine::new()?;
+        let (engine, ticker) = engine::new()?;
         let states = Arc::new(StateStores::new(data));
         let clusters = Arc::<Clusters>::default();
         let clients = Arc::clone(&clusters);
@@ -97,6 +99,7 @@ impl Loader {
             families: Families::new(registry)?,
             runtime,
             engine,
+            ticker,
         })
     }
 
@@ -187,6 +190,7 @@ impl Loader {
             settings: build.settings.clone(),
             capabilities: Capabilities { state, etcd },
             script: script_of(build)?,
+            ticker: Arc::clone(&self.ticker),
             use_of: Arc::clone(&use_of),
         };
         let linker = if shape.waits { &self.waiting } else { &self.sync };

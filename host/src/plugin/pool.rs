@@ -147,12 +147,13 @@ where
         Some(instance) => instance,
         None => template.instantiate_async().await?,
     };
-    instance.begin(message, call.deadline);
-    instance.store.set_epoch_deadline(1);
-    let Instance { store, functions } = &mut instance;
+    instance.begin_waiting(message);
+    let ticker = &template.plugin.ticker;
+    let Instance { store, functions, .. } = &mut instance;
     let result = match (call.pick)(functions) {
         Some(function) => {
-            let called = tokio::time::timeout_at(until, function.call_async(store, params)).await;
+            let called =
+                tokio::time::timeout_at(until, ticker.drive(function.call_async(store, params))).await;
             called.unwrap_or_else(|_| Err(wasmtime::Trap::Interrupt.into()))
         }
         None => Err(super::call::MissingFunction.into()),

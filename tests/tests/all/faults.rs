@@ -120,3 +120,36 @@ async fn chatter_is_cut() {
     let long = gateway.log().lines().filter(|line| line.contains("xxxxxxxx")).count();
     assert!(long <= 64, "{long} lines were kept");
 }
+
+/// How often the thread that drives deadlines was put to sleep so far.
+fn naps(gateway: &Gateway) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
+    let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
+    let mut found = statuses.filter(|status| status.starts_with("Name:\tplugin-deadline"));
+    let status = found.next().expect("the thread has its name");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("Linux counts them").trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn deadlines_hold_after_a_rest_and_cost_nothing_before() {
+    let (gateway, _upstream) = faulty().await;
+    for _ in 0..200 {
+        gateway.get("/closed/").send().await.expect(200);
+    }
+    for _ in 0..3 {
+        // It would nap 500 times a second if it ticked.
+        eventually(|| async {
+            let before = naps(&gateway);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let naps = naps(&gateway) - before;
+            if naps < 100 { Ok(()) } else { Err(format!("{naps} naps in a second")) }
+        })
+        .await;
+        let begin = Instant::now();
+        gateway.get("/closed/").header("fault", "loop").send().await.problem(503);
+        assert!(begin.elapsed() >= Duration::from_millis(50), "deadlines are never shorter");
+        assert!(begin.elapsed() < Duration::from_secs(5), "it took {:?}", begin.elapsed());
+        gateway.get("/closed/").send().await.expect(200);
+    }
+}
