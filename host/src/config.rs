@@ -16,7 +16,7 @@ mod tree;
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -31,9 +31,10 @@ pub use self::{
 };
 use crate::{
     auth::Access,
+    plugin,
     table::record::{ServiceId, ServiceSpec},
-    webhook::{Event, Secret},
     token,
+    webhook::{Event, Secret},
 };
 
 /// Everything that is configured, with the defaults filled in.
@@ -52,7 +53,7 @@ pub struct Config {
     /// `[plugins]`
     pub plugins: PluginsConfig,
     /// `[plugin.NAME]`; see [`Config::plugin`] for plugins that are not mentioned.
-    pub plugin: BTreeMap<String, PluginConfig>,
+    pub plugin: BTreeMap<String, plugin::Settings>,
     /// `[[route]]`; the most specific that matches decides. Empty: the path names the service.
     pub routes: Vec<RouteConfig>,
     /// `[service.NAME]`
@@ -87,9 +88,9 @@ pub struct ProxyConfig {
     pub workers: Option<usize>,
     /// Where a client's id is looked for, in this order.
     pub client_id: Vec<ClientIdSource>,
-    /// Filter plugins for every service, before its own.
     /// `[proxy.token]`; none: no token is believed.
     pub token: Option<token::Rules>,
+    /// Filter plugins for every service, before its own.
     pub filters: Vec<String>,
     /// Peers whose `Forwarded` and `X-Forwarded-*` headers are believed.
     pub trusted: Vec<Cidr>,
@@ -110,9 +111,9 @@ pub enum ClientIdSource {
     Header(HeaderName),
     /// `cookie:NAME`
     Cookie(String),
-    /// `peer`: the address of the other end, or what a trusted peer says it is.
     /// `token:CLAIM`: of a bearer token that is believed.
     Token(String),
+    /// `peer`: the address of the other end, or what a trusted peer says it is.
     Peer,
 }
 
@@ -314,75 +315,6 @@ pub struct PluginsConfig {
     pub interval: Duration,
 }
 
-/// What one plugin is told, given and allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PluginConfig {
-    /// What its `config` interface answers.
-    pub config: BTreeMap<String, String>,
-    /// Bytes of linear memory, for each instance.
-    pub memory: u64,
-    /// Of one call; none: as its kind has it.
-    pub deadline: Option<Duration>,
-    /// Instances at once, over all workers.
-    pub instances: u32,
-    /// How long its state lasts.
-    pub state: StateKind,
-    /// Bytes of its state, keys and values.
-    pub state_limit: u64,
-    /// Bytes of a body that it may read.
-    pub body: u64,
-    /// What a message gets when a call fails; none: as its kind has it.
-    pub on_error: Option<OnError>,
-    /// What it may import beyond the default.
-    pub grant: Vec<Grant>,
-    /// The file of its next build, which is tried out.
-    pub shadow: Option<PathBuf>,
-    /// Percent of the clients for whom that decides.
-    pub canary: u8,
-}
-
-/// How long a plugin's state lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateKind {
-    /// As long as the process.
-    Memory,
-    /// As long as the data directory.
-    Durable,
-}
-
-/// What a message gets when a plugin fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnError {
-    /// 503.
-    Closed,
-    /// Goes on as if the plugin were not there.
-    Open,
-}
-
-/// What a plugin is allowed beyond the default, as written in `grant`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Grant {
-    /// `etcd`
-    Etcd,
-    /// `http:HOST` or `http:HOST:PORT`: requests to this host; `*` for any, `*.example.com` for any below.
-    Http(String),
-    /// `tcp:IP:PORT`: a connection to this address.
-    Tcp(SocketAddr),
-    /// `env:NAME`: this environment variable.
-    Env(String),
-}
-
-impl fmt::Display for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Etcd => f.write_str("etcd"),
-            Self::Http(host) => write!(f, "http:{host}"),
-            Self::Tcp(address) => write!(f, "tcp:{address}"),
-            Self::Env(name) => write!(f, "env:{name}"),
-        }
-    }
-}
-
 /// Which messages go to which service; all that is said must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
@@ -530,34 +462,8 @@ impl Config {
     }
 
     /// What a plugin of this name is told, given and allowed, whether it is mentioned or not.
-    pub fn plugin(&self, name: &str) -> PluginConfig {
-        self.plugin.get(name).cloned().unwrap_or_else(|| PluginConfig::default_for(name))
-    }
-}
-
-impl PluginConfig {
-    /// What a plugin has that is not mentioned. Built-in plugins come with what they need.
-    pub fn default_for(name: &str) -> Self {
-        let mut plugin = Self {
-            config: BTreeMap::new(),
-            memory: 64 << 20,
-            deadline: None,
-            instances: 64,
-            state: StateKind::Memory,
-            state_limit: 16 << 20,
-            body: 1 << 20,
-            on_error: None,
-            grant: Vec::new(),
-            shadow: None,
-            canary: 0,
-        };
-        match name {
-            "memory" => plugin.state_limit = 1 << 30,
-            "etcd" => plugin.grant = vec![Grant::Etcd],
-            "http" => plugin.deadline = Some(Duration::from_secs(3)),
-            _ => {}
-        }
-        plugin
+    pub fn plugin(&self, name: &str) -> plugin::Settings {
+        self.plugin.get(name).cloned().unwrap_or_else(|| plugin::Settings::default_for(name))
     }
 }
 

@@ -32,7 +32,6 @@ use data::Data;
 use routing::Router;
 use tokens::Tokens;
 
-pub use mapping::settings_of;
 pub use scratch::Scratch;
 
 /// Where the configuration came from, to follow it.
@@ -195,8 +194,8 @@ struct Routing {
     planner: Planner,
     /// The revision of the view in the plan.
     compiled: watch::Sender<Revision>,
-    tokens: Tokens,
     router: String,
+    tokens: Tokens,
     table: Arc<Table>,
     plugins: Arc<Plugins>,
     discovery: Arc<Discovery>,
@@ -224,8 +223,8 @@ impl Routing {
             parts,
             planner,
             compiled: watch::Sender::new(0),
-            tokens: Tokens::new(config.proxy.token.clone()).context("proxy.token")?,
             router,
+            tokens: Tokens::new(config.proxy.token.clone()).context("proxy.token")?,
             table: Arc::clone(table),
             plugins: Arc::clone(plugins),
             discovery: Arc::clone(discovery),
@@ -235,27 +234,27 @@ impl Routing {
     }
 
     fn compile(&self, config: &Config) {
-        let settings = settings.with_tokens(self.tokens.current());
         let settings = proxy::Settings::new(&config.proxy, &config.routes, &self.router);
+        let settings = settings.with_tokens(self.tokens.current());
         let view = self.table.view();
         self.planner.set(Arc::new(settings), Arc::clone(&view), &self.plugins.current());
         self.compiled.send_replace(view.revision);
     }
 
     /// Compiles a new plan whenever something changes that it is made of.
-    async fn follow(self, mut config: watch::Receiver<Arc<Config>>) {
+    async fn follow(mut self, mut config: watch::Receiver<Arc<Config>>) {
         let (mut views, mut plugins) = (self.table.subscribe(), self.plugins.subscribe());
         let mut running = Arc::clone(&config.borrow_and_update());
         loop {
             self.compile(&running);
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
-                () = self.tokens.changed() => {}
                 changed = plugins.changed() => if changed.is_err() { return },
+                () = self.tokens.changed() => {}
                 Ok(()) = config.changed() => {
                     let new = Arc::clone(&config.borrow_and_update());
-                    self.tokens.reconfigure(new.proxy.token.as_ref()).await;
                     self.reconfigure(&running, &new);
+                    self.tokens.reconfigure(new.proxy.token.as_ref()).await;
                     running = new;
                 }
             }

@@ -50,6 +50,7 @@ use std::{
 
 pub use builtin::bytes as builtin;
 pub use call::{CallError, Cause};
+pub use capability::Grant;
 pub use engine::MAX_MEMORY;
 pub use generation::{Decision, Generation, Kind, OnError, Rejection, Verdict};
 pub use message::{Body, Message};

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use message_flow::{
     config::{Config, LogConfig},
-    gateway::{Scratch, settings_of},
+    gateway::Scratch,
     plugin::{Kind, Settings, Solo, table::TablePlugin},
     telemetry,
     workbench::{Target, WorkbenchError, bench, check, conformance, new::Project, tests},
@@ -56,7 +56,7 @@ struct Opened {
 fn open(file: &Path, config: &Config) -> anyhow::Result<Opened> {
     let scratch = Scratch::new()?;
     let solo = Solo::open(file, scratch.path(), Handle::current())?;
-    let settings = settings_of(config, solo.name());
+    let settings = config.plugin(solo.name());
     Ok(Opened { solo, settings, _scratch: scratch })
 }
 

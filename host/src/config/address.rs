@@ -1,12 +1,10 @@
-//! Addresses as people write them: where to listen, whom to trust, whom to ask.
+//! Addresses as people write them: where to listen, whom to trust.
 
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
 };
-
-use super::Grant;
 
 /// A network, written `10.0.0.0/8`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,39 +68,6 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Why a text is not a [`Grant`].
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "`{0}` is not a grant: write \"etcd\", \"http:HOST\", \"http:HOST:PORT\", \"tcp:IP:PORT\" or \"env:NAME\""
-)]
-pub struct InvalidGrant(String);
-
-impl FromStr for Grant {
-    type Err = InvalidGrant;
-
-    fn from_str(text: &str) -> Result<Self, InvalidGrant> {
-        let grant = match text.split_once(':') {
-            None if text == "etcd" => Some(Self::Etcd),
-            Some(("http", host)) if is_host(host) => Some(Self::Http(host.to_ascii_lowercase())),
-            Some(("tcp", address)) => address.parse().ok().map(Self::Tcp),
-            Some(("env", name)) if is_variable(name) => Some(Self::Env(name.to_owned())),
-            _ => None,
-        };
-        grant.ok_or_else(|| InvalidGrant(text.chars().take(200).collect()))
-    }
-}
-
-fn is_host(text: &str) -> bool {
-    let name = text.strip_prefix("*.").unwrap_or(text);
-    let authority: Option<http::uri::Authority> = name.parse().ok();
-    text == "*"
-        || authority.is_some_and(|authority| !name.contains(['@', '*', '/']) && !authority.host().is_empty())
-}
-
-fn is_variable(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,34 +100,5 @@ mod tests {
             assert!(listen(text).is_err(), "{text}");
         }
         assert!(listen(":9000").unwrap_err().contains("127.0.0.1:9000"));
-    }
-
-    #[test]
-    fn grants_read_and_print_alike() {
-        for text in [
-            "etcd",
-            "http:geo.internal",
-            "http:10.0.0.1:8080",
-            "http:*.example.com",
-            "http:*",
-            "tcp:[::1]:6379",
-            "env:HOME",
-        ] {
-            assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
-        }
-        for text in [
-            "",
-            "http",
-            "http:",
-            "http:a/b",
-            "http:*a",
-            "env:",
-            "env:A=B",
-            "disk",
-            "etcd:1",
-            "tcp:redis:6379",
-        ] {
-            assert!(text.parse::<Grant>().is_err(), "{text}");
-        }
     }
 }

@@ -19,7 +19,7 @@ fn nothing_written_means_the_defaults() {
     assert_eq!(config.plugins.dir, Path::new("plugins"));
     assert_eq!(config.table.adapter, "memory");
     assert_eq!(config.proxy.client_id.len(), 3);
-    assert_eq!(config.plugin("etcd").grant, [Grant::Etcd]);
+    assert_eq!(config.plugin("etcd").grant, [plugin::Grant::Etcd]);
     assert_eq!(config.plugin("geo").deadline, None);
     assert_eq!(parse("").unwrap(), config);
 }
@@ -110,7 +110,7 @@ fn the_readme_tells_the_defaults() {
     let mut told = Config::parse(defaults, Path::new("a.toml"), &Overrides::default()).unwrap();
     // The one section that is named as an example: all of it is what holds without it.
     let etcd = told.plugin.remove("etcd").unwrap();
-    assert_eq!(etcd.grant, PluginConfig::default_for("etcd").grant);
+    assert_eq!(etcd.grant, plugin::Settings::default_for("etcd").grant);
     assert_eq!(told, Config::load(None, &Overrides::default()).unwrap());
     Config::parse(others, Path::new("a.toml"), &Overrides::default()).unwrap();
 }

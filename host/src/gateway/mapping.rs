@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
-    config::{Config, DiscoveryConfig, OnError, PluginConfig, StateKind},
+    config::{Config, DiscoveryConfig},
     discovery,
-    plugin::{self, Settings},
+    plugin::Settings,
     table::{self, record::RouterRecord},
 };
 
@@ -34,28 +34,5 @@ pub(super) fn discovery_options(config: &DiscoveryConfig) -> discovery::Options 
 /// Those that are mentioned, and the default adapters, whose defaults differ from other plugins'.
 pub(super) fn plugin_settings(config: &Config) -> BTreeMap<String, Settings> {
     let mentioned = config.plugin.keys().map(String::as_str);
-    mentioned.chain(["memory", "etcd"]).map(|name| (name.to_owned(), settings(config.plugin(name)))).collect()
-}
-
-/// What one plugin may, whether the configuration mentions it or not.
-pub fn settings_of(config: &Config, plugin: &str) -> Settings {
-    settings(config.plugin(plugin))
-}
-
-fn settings(config: PluginConfig) -> Settings {
-    Settings {
-        config: config.config,
-        memory: config.memory,
-        deadline: config.deadline,
-        instances: config.instances,
-        durable_state: config.state == StateKind::Durable,
-        state_limit: config.state_limit,
-        body: config.body,
-        on_error: config.on_error.map(|on_error| match on_error {
-            OnError::Closed => plugin::OnError::Closed,
-            OnError::Open => plugin::OnError::Open,
-        }),
-        grant: config.grant.iter().map(ToString::to_string).collect(),
-        next: config.shadow.map(|file| plugin::NextBuild { file, canary: config.canary }),
-    }
+    mentioned.chain(["memory", "etcd"]).map(|name| (name.to_owned(), config.plugin(name))).collect()
 }

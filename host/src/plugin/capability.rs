@@ -1,6 +1,6 @@
 //! What a plugin may use besides the message at hand, and what it must be granted for.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use super::{etcd::EtcdClient, state::StateStore};
 
@@ -29,7 +29,7 @@ pub enum Grant {
 /// Why a text is not a [`Grant`].
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "`{0}` is not a grant: write etcd, http:HOST, http:HOST:PORT, http:*.HOST, http:*, tcp:IP:PORT or env:NAME"
+    "`{0}` is not a grant: write \"etcd\", \"http:HOST\", \"http:HOST:PORT\", \"http:*.HOST\", \"http:*\", \"tcp:IP:PORT\" or \"env:NAME\""
 )]
 pub struct InvalidGrant(String);
 
@@ -37,23 +37,37 @@ impl std::str::FromStr for Grant {
     type Err = InvalidGrant;
 
     fn from_str(text: &str) -> Result<Self, InvalidGrant> {
-        let invalid = || InvalidGrant(text.to_owned());
-        match text.split_once(':') {
-            None if text == "etcd" => Ok(Self::Etcd),
-            Some(("http", host)) if is_host(host) => Ok(Self::Http(host.to_ascii_lowercase())),
-            Some(("tcp", address)) => address.parse().map(Self::Tcp).map_err(|_| invalid()),
-            Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
-            _ => Err(invalid()),
+        let grant = match text.split_once(':') {
+            None if text == "etcd" => Some(Self::Etcd),
+            Some(("http", host)) if is_host(host) => Some(Self::Http(host.to_ascii_lowercase())),
+            Some(("tcp", address)) => address.parse().ok().map(Self::Tcp),
+            Some(("env", name)) if is_variable(name) => Some(Self::Env(name.to_owned())),
+            _ => None,
+        };
+        grant.ok_or_else(|| InvalidGrant(text.chars().take(200).collect()))
+    }
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Etcd => f.write_str("etcd"),
+            Self::Http(host) => write!(f, "http:{host}"),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Env(name) => write!(f, "env:{name}"),
         }
     }
 }
 
 fn is_host(text: &str) -> bool {
-    let bare = text.strip_prefix("*.").unwrap_or(text);
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let authority: Option<http::uri::Authority> = name.parse().ok();
     text == "*"
-        || bare
-            .parse::<http::uri::Authority>()
-            .is_ok_and(|authority| !bare.contains('@') && !authority.host().is_empty())
+        || authority.is_some_and(|authority| !name.contains(['@', '*', '/']) && !authority.host().is_empty())
+}
+
+fn is_variable(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 impl Grant {
@@ -79,26 +93,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grants_are_read_or_refused() {
+    fn grants_read_and_print_alike() {
         for text in [
             "etcd",
             "http:geo.internal",
-            "http:*.internal",
-            "http:127.0.0.1:80",
+            "http:10.0.0.1:8080",
+            "http:*.example.com",
+            "http:*",
             "tcp:127.0.0.1:6379",
-            "tcp:[::1]:1",
+            "tcp:[::1]:6379",
             "env:HOME",
         ] {
-            assert!(text.parse::<Grant>().is_ok(), "{text}");
+            assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
         }
         for text in [
             "",
             "everything",
+            "http",
             "http:",
             "http://geo",
+            "http:a/b",
             "http:a b",
-            "env:",
+            "http:*a",
             "http:u@h",
+            "env:",
+            "env:A=B",
+            "etcd:1",
             "tcp:redis:6379",
             "tcp:127.0.0.1",
         ] {

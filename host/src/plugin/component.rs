@@ -168,8 +168,7 @@ impl Shape {
 
     /// Whether what it imports is granted to the plugin of this name.
     pub(super) fn check_grants(&self, plugin: &str, settings: &Settings) -> Result<(), Refusal> {
-        let grants = granted(settings);
-        self.imports.iter().try_for_each(|import| check_grant(import, plugin, settings, &grants))
+        self.imports.iter().try_for_each(|import| check_grant(import, plugin, settings))
     }
 
     /// What must be granted to it, in the words of a grant, each once.
@@ -183,9 +182,8 @@ impl Shape {
 
     /// Of what it needs, what is not granted.
     pub(super) fn missing(&self, settings: &Settings) -> Result<Vec<&'static str>, Refusal> {
-        let grants = granted(settings);
         let needs = self.needs()?;
-        Ok(needs.into_iter().filter(|asked| !is_granted(asked, &grants)).collect())
+        Ok(needs.into_iter().filter(|asked| !is_granted(asked, &settings.grant)).collect())
     }
 
     /// The versions of our interfaces that it was built for.
@@ -245,17 +243,13 @@ fn asked(import: &str) -> Result<Option<&'static str>, Refusal> {
     }
 }
 
-fn check_grant(import: &str, plugin: &str, settings: &Settings, grants: &[Grant]) -> Result<(), Refusal> {
+fn check_grant(import: &str, plugin: &str, settings: &Settings) -> Result<(), Refusal> {
     let Some(asked) = asked(import)? else { return Ok(()) };
-    if is_granted(asked, grants) {
+    if is_granted(asked, &settings.grant) {
         return Ok(());
     }
     let line = grant_line(plugin, settings, &[asked]);
     Err(Refusal::NotGranted { import: import.to_owned(), line })
-}
-
-fn granted(settings: &Settings) -> Vec<Grant> {
-    settings.grant.iter().filter_map(|grant| grant.parse().ok()).collect()
 }
 
 fn is_granted(asked: &str, grants: &[Grant]) -> bool {
@@ -268,7 +262,7 @@ fn is_granted(asked: &str, grants: &[Grant]) -> bool {
 
 /// The line of configuration that grants this, besides what is granted.
 pub(super) fn grant_line(plugin: &str, settings: &Settings, asked: &[&str]) -> String {
-    let all = settings.grant.iter().map(String::as_str).chain(asked.iter().copied());
+    let all = settings.grant.iter().map(ToString::to_string).chain(asked.iter().map(ToString::to_string));
     let all: Vec<_> = all.map(|grant| format!("\"{grant}\"")).collect();
     format!("`grant = [{}]` under [plugin.{plugin}]", all.join(", "))
 }

@@ -251,8 +251,8 @@ impl Reconciler {
     fn settings_of(&self, name: &str, builtin: Option<&Builtin>) -> Settings {
         let mut settings = self.settings.get(name).cloned().unwrap_or_default();
         for grant in builtin.map_or(&[][..], |builtin| builtin.grant) {
-            if !settings.grant.iter().any(|have| have == grant) {
-                settings.grant.push((*grant).to_owned());
+            if !settings.grant.contains(grant) {
+                settings.grant.push(grant.clone());
             }
         }
         for (key, value) in builtin.map_or(&[][..], |builtin| builtin.config) {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use super::OnError;
+use super::{Grant, OnError, builtin};
 
 /// Configuration, limits and grants of one plugin. The default is that of a plugin of which the
 /// configuration says nothing.
@@ -24,8 +24,8 @@ pub struct Settings {
     pub body: u64,
     /// What a message gets when a call fails; none: as [`OnError::Closed`].
     pub on_error: Option<OnError>,
-    /// Capabilities beyond those that every plugin has: `etcd`, `http:HOST`, `tcp:IP:PORT`, `env:NAME`.
-    pub grant: Vec<String>,
+    /// Capabilities beyond those that every plugin has.
+    pub grant: Vec<Grant>,
     /// The next build, to be tried out.
     pub next: Option<NextBuild>,
 }
@@ -53,5 +53,19 @@ impl Default for Settings {
             grant: Vec::new(),
             next: None,
         }
+    }
+}
+
+impl Settings {
+    /// Those of a plugin of this name of which the configuration says nothing: default plugins come
+    /// with what they need.
+    pub fn default_for(name: &str) -> Self {
+        let mut settings = Self { grant: builtin::grants(name).to_vec(), ..Self::default() };
+        match name {
+            "memory" => settings.state_limit = 1 << 30,
+            "http" => settings.deadline = Some(Duration::from_secs(3)),
+            _ => {}
+        }
+        settings
     }
 }

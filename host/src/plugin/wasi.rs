@@ -27,7 +27,7 @@ pub(super) struct Wasi {
 impl Wasi {
     pub(super) fn new(settings: &Settings) -> Self {
         let mut context = WasiCtx::builder();
-        let grants: Vec<Grant> = settings.grant.iter().filter_map(|grant| grant.parse().ok()).collect();
+        let grants = settings.grant.clone();
         let addresses: Vec<SocketAddr> = grants
             .iter()
             .filter_map(|grant| if let Grant::Tcp(address) = grant { Some(*address) } else { None })

@@ -1,9 +1,9 @@
 //! `message-flow plugin check`: what a file is, what it asks for, and whether it starts.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
-    plugin::{Generation, Inspection, Kind, Settings, Solo, SoloError},
+    plugin::{Generation, Grant, Inspection, Kind, Settings, Solo, SoloError},
     units::Span,
 };
 
@@ -23,13 +23,12 @@ pub struct Report {
 }
 
 /// What can be granted in place of nothing, to see whether a plugin starts: it leads nowhere.
-fn stand_in(need: &&str) -> String {
-    let grant = match *need {
-        "http:HOST" => "http:nowhere.invalid",
-        "tcp:IP:PORT" => "tcp:0.0.0.0:0",
-        need => need,
-    };
-    grant.to_owned()
+fn stand_in(need: &&str) -> Option<Grant> {
+    match *need {
+        "http:HOST" => Some(Grant::Http("nowhere.invalid".to_owned())),
+        "tcp:IP:PORT" => Some(Grant::Tcp(SocketAddr::from(([0, 0, 0, 0], 0)))),
+        need => need.parse().ok(),
+    }
 }
 
 /// Looks at a plugin, and has it start with these settings and what else it asks for.
@@ -43,7 +42,7 @@ pub async fn check(solo: &Solo, settings: &Settings) -> Result<Report, SoloError
 
 /// These settings and what a plugin needs besides.
 pub fn with_all_grants(mut settings: Settings, inspection: &Inspection) -> Settings {
-    settings.grant.extend(inspection.missing.iter().map(stand_in));
+    settings.grant.extend(inspection.missing.iter().filter_map(stand_in));
     settings
 }
 

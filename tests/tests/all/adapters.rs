@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use message_flow::{
-    plugin::{Options, Plugins, Settings, table::TablePlugin},
+    plugin::{Grant, Options, Plugins, Settings, table::TablePlugin},
     table::adapter::{Adapter, Change, Revision, TableError},
     workbench::conformance,
 };
@@ -29,7 +29,7 @@ fn memory(data: &Path, durable_state: bool) -> Arc<dyn Adapter> {
 
 fn etcd(data: &Path, etcd: &Etcd) -> Arc<dyn Adapter> {
     let config = BTreeMap::from([("endpoints".into(), etcd.endpoint()), ("prefix".into(), "/test".into())]);
-    adapter("etcd", data, Settings { config, grant: vec!["etcd".into()], ..Settings::default() })
+    adapter("etcd", data, Settings { config, grant: vec![Grant::Etcd], ..Settings::default() })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,7 @@ use wasmtime::{
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-use crate::plugin::{Settings, guest::Guest};
+use crate::plugin::{Grant, Settings, guest::Guest};
 
 /// The module that a core module names for WASI preview 1.
 pub(in crate::plugin) const NAME: &str =
@@ -39,7 +39,7 @@ pub(in crate::plugin) enum Adapter {
 impl Adapter {
     /// The one for a plugin with these settings.
     pub(in crate::plugin) fn of(settings: &Settings) -> Self {
-        let environment = settings.grant.iter().any(|grant| grant.starts_with("env:"));
+        let environment = settings.grant.iter().any(|grant| matches!(grant, Grant::Env(_)));
         if environment { Self::Environment } else { Self::Plain }
     }
 
