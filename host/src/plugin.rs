@@ -34,6 +34,7 @@ pub mod state;
 mod stats;
 pub mod table;
 mod ticker;
+mod trail;
 mod trial;
 mod types;
 mod usage;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
 use super::{
@@ -150,6 +150,14 @@ impl Generation {
     /// Whether `Message::body` should be given to it.
     pub fn reads_body(&self) -> bool {
         self.template.shape.reads_body || self.trial.as_ref().is_some_and(|trial| trial.next.reads_body())
+    }
+
+    /// Whether a message was sent by this plugin itself, or on account of what it sent: shown to it,
+    /// it would go in circles.
+    pub fn led_to(&self, headers: &HeaderMap) -> bool {
+        let trial = self.trial.as_ref();
+        self.template.shape.waits && self.template.plugin.mark.is_on(headers)
+            || trial.is_some_and(|trial| trial.next.led_to(headers))
     }
 
     pub(super) fn settings(&self) -> &Settings {

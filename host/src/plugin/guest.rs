@@ -16,6 +16,7 @@ use super::{
     settings::Settings,
     stats::Use,
     ticker::Ticker,
+    trail::Mark,
     wasi::{Wasi, preview1::Output},
 };
 
@@ -31,6 +32,8 @@ pub(super) struct Plugin {
     pub(super) deadline: Duration,
     /// What it runs, if it is a script.
     pub(super) script: Option<Script>,
+    /// What its requests carry.
+    pub(super) mark: Mark,
     /// What drives its deadlines.
     pub(super) ticker: Arc<Ticker>,
     /// What its instances use together.

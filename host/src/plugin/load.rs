@@ -22,6 +22,7 @@ use super::{
     state::{StateError, StateOptions, StateStores},
     stats::{Families, Stats, Use},
     ticker::Ticker,
+    trail::{Key, Mark},
     trial::Trial,
     usage,
     wasi::preview1::Adapter,
@@ -46,6 +47,8 @@ pub(super) enum LoadError {
 pub(super) struct Loader {
     engine: wasmtime::Engine,
     ticker: Arc<Ticker>,
+    /// Of the marks of plugins.
+    key: Key,
     sync: Arc<Linker<Guest>>,
     waiting: Arc<Linker<Guest>>,
     cache: Arc<Cache>,
@@ -100,6 +103,7 @@ impl Loader {
             runtime,
             engine,
             ticker,
+            key: Key::random(),
         })
     }
 
@@ -191,6 +195,7 @@ impl Loader {
             capabilities: Capabilities { state, etcd },
             script: script_of(build)?,
             ticker: Arc::clone(&self.ticker),
+            mark: Mark::new(self.key, build.name),
             use_of: Arc::clone(&use_of),
         };
         let linker = if shape.waits { &self.waiting } else { &self.sync };

@@ -13,7 +13,11 @@ use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::{Settings, capability::Grant, guest::Guest};
+use super::{
+    capability::Grant,
+    guest::{Guest, Plugin},
+    trail::Trail,
+};
 use egress::Egress;
 
 /// What WASI needs in a store.
@@ -25,7 +29,8 @@ pub(super) struct Wasi {
 }
 
 impl Wasi {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(plugin: &Plugin) -> Self {
+        let settings = &plugin.settings;
         let mut context = WasiCtx::builder();
         let grants = settings.grant.clone();
         let addresses: Vec<SocketAddr> = grants
@@ -49,7 +54,7 @@ impl Wasi {
                 context.env(name, value);
             }
         }
-        let (http, egress) = (WasiHttpCtx::new(), Egress::new(grants));
+        let (http, egress) = (WasiHttpCtx::new(), Egress::new(grants, plugin.mark.clone()));
         Self { context: context.build(), table: ResourceTable::new(), http, egress }
     }
 }
@@ -57,13 +62,15 @@ impl Wasi {
 impl Guest {
     fn wasi(&mut self) -> &mut Wasi {
         let plugin = &self.plugin;
-        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(&plugin.settings)))
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(plugin)))
     }
 }
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let trail = Trail::of(&self.message.headers);
         let wasi = self.wasi();
+        wasi.egress.follow(trail);
         WasiHttpCtxView { hooks: &mut wasi.egress, table: &mut wasi.table, ctx: &mut wasi.http }
     }
 }

@@ -45,6 +45,9 @@ async fn request(
     body: &mut RequestBody,
 ) -> Result<(), Refusal> {
     let generation = loaded(plugin)?;
+    if generation.led_to(&message.headers) {
+        return Err(Refusal::PluginLoop(plugin.name.to_string()));
+    }
     if generation.reads_body() {
         let stream = std::mem::take(body).boxed_unsync();
         message.body = Some(message::Body { stream, replaced: None });
@@ -74,6 +77,9 @@ pub(super) async fn responses(
     message.response = Some(message::ResponseHead { status: parts.status, headers });
     for plugin in &passing.known.plan.response_filters {
         let generation = loaded(plugin)?;
+        if generation.led_to(&message.headers) {
+            return Err(Refusal::PluginLoop(plugin.name.to_string()));
+        }
         if generation.reads_body() {
             message.body = Some(message::Body { stream: body.into_stream(), replaced: None });
             body = Reply::own(bytes::Bytes::new());

@@ -54,6 +54,9 @@ pub enum Refusal {
     /// The client's body broke off or was malformed.
     #[error("the request's body broke off")]
     BrokenBody,
+    /// A plugin would be shown what it sent itself.
+    #[error("the message goes in circles: plugin `{0}` sent it, and would be asked about it")]
+    PluginLoop(String),
     /// The message came by before.
     #[error("the message goes in circles")]
     Loop,
@@ -65,10 +68,10 @@ impl Refusal {
         match self {
             Self::Malformed(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::Unacceptable(status, _) | Self::Rejected(status, _) => *status,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::NoService | Self::NoRoute | Self::UnknownService(_) => StatusCode::NOT_FOUND,
             Self::Unreleased(_)
             | Self::Nowhere(_)
-            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             | Self::PluginMissing(_)
             | Self::PluginFailed(..)
             | Self::Upstream(UpstreamError::Busy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
@@ -108,11 +111,11 @@ impl Refusal {
             Self::NoService => "name a service: as the first segment of the path, such as /chat/, or in the \
                  header message-flow-service"
                 .to_owned(),
+            Self::Unauthenticated(None) => "send a token: Authorization: Bearer TOKEN".to_owned(),
+            Self::Unauthenticated(Some(doubt)) => format!("the bearer token is not believed: {doubt}"),
             Self::PluginFailed(name, _) => format!("plugin `{name}` failed"),
             Self::Rejected(_, reason) => reason.clone(),
             Self::Upstream(UpstreamError::Connect { .. }) => "the server cannot be reached".to_owned(),
-            Self::Unauthenticated(None) => "send a token: Authorization: Bearer TOKEN".to_owned(),
-            Self::Unauthenticated(Some(doubt)) => format!("the bearer token is not believed: {doubt}"),
             Self::Upstream(UpstreamError::Busy { .. }) => "the server is busy; try again".to_owned(),
             Self::Upstream(UpstreamError::Broken { .. }) => {
                 "the connection to the server broke before it answered".to_owned()
@@ -144,11 +147,11 @@ impl Refusal {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if self.closes() {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
         if let Self::Unauthenticated(doubt) = self {
             headers.insert(header::WWW_AUTHENTICATE, challenge(*doubt));
+        }
+        if self.closes() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
@@ -206,9 +209,9 @@ mod tests {
     fn documents_are_json() {
         let document = problem(StatusCode::NOT_FOUND, "unknown-service", "service \"x\" is not known");
         let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+        assert_eq!(document["type"], "urn:message-flow:problem:unknown-service");
         assert_eq!(document["status"], 404);
         assert_eq!(document["title"], "Not Found");
         assert_eq!(document["detail"], "service \"x\" is not known");
-        assert_eq!(document["type"], "urn:message-flow:problem:unknown-service");
     }
 }

@@ -7,6 +7,7 @@ use http::request::Parts;
 use super::{
     identify::ClientId,
     plan::{Plugin, ServicePlan},
+    respond::Refusal,
 };
 use crate::{
     listener::Connection,
@@ -129,6 +130,10 @@ impl Sources for Asking<'_> {
     async fn ask(&mut self) -> Asked {
         let Some(registrar) = &self.known.plan.registrar else { return Asked::Pass };
         let Some(generation) = &registrar.generation else { return missing(registrar) };
+        if generation.led_to(&self.head.headers) {
+            let circle = Refusal::PluginLoop(registrar.name.to_string());
+            return Asked::Reject(Rejection { status: circle.status(), reason: circle.to_string() });
+        }
         let mut message = message(self.head, self.known, Some(self.connection));
         message.candidates = Some(self.known.plan.clone());
         let answer = generation.resolve(&mut message).await;

@@ -5,6 +5,7 @@
 mod access;
 mod adapters;
 mod bad_requests;
+mod circles;
 mod client_examples;
 mod client_modules;
 mod clients;
@@ -43,8 +44,8 @@ mod scripts;
 mod streams;
 mod thin;
 mod tls;
-mod trials;
 mod tokens;
+mod trials;
 mod upgrades;
 mod versions;
 mod view;

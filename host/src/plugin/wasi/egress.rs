@@ -1,24 +1,36 @@
 //! Outbound HTTP of plugins: to hosts that the operator granted by name, and never to addresses
-//! that only the machine itself should speak to.
+//! that only the machine itself should speak to; and marked, so that none of them comes back to its
+//! plugin as a message.
 
 use std::{future::Future, net::IpAddr};
 
 use http::uri::{Authority, Scheme};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
 
-use crate::plugin::capability::Grant;
+use crate::plugin::{
+    capability::Grant,
+    trail::{Mark, Trail},
+};
 
 /// Lets requests to granted hosts through.
 pub(super) struct Egress {
     grants: Vec<Grant>,
+    mark: Mark,
+    /// Of the message at hand.
+    trail: Trail,
 }
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(http::Response<WasiBody>, Io), Error>;
 
 impl Egress {
-    pub(super) fn new(grants: Vec<Grant>) -> Self {
-        Self { grants }
+    pub(super) fn new(grants: Vec<Grant>, mark: Mark) -> Self {
+        Self { grants, mark, trail: Trail::default() }
+    }
+
+    /// What is sent from now on is about a message with this trail.
+    pub(super) fn follow(&mut self, trail: Trail) {
+        self.trail = trail;
     }
 
     fn allows(&self, authority: &Authority, port: u16) -> bool {
@@ -29,10 +41,11 @@ impl Egress {
 impl WasiHttpHooks for Egress {
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _sent: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
+        self.mark.put_on(request.headers_mut(), &self.trail);
         let port = if request.uri().scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
         let authority = request.uri().authority().filter(|authority| self.allows(authority, port)).cloned();
         Box::new(async move {
