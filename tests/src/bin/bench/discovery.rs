@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::{net::TcpStream, process::Command, task::JoinSet};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use crate::{Effort, histogram::Histogram, usage};
+use crate::{effort::Effort, histogram::Histogram, usage};
 
 /// Services that are connected while notifications are measured.
 const CONNECTED: usize = 1000;

@@ -1,4 +1,5 @@
-//! nginx and HAProxy, as plain reverse proxies with kept-alive upstream connections.
+//! nginx and HAProxy, as plain reverse proxies with kept-alive upstream connections; and HAProxy with
+//! a stick table, which does what the gateway does: every client stays on its server.
 
 use std::{
     fs,
@@ -46,6 +47,20 @@ impl Peer {
     /// # Errors
     /// It is installed and does not start.
     pub(crate) fn haproxy(origins: &[SocketAddr]) -> anyhow::Result<Option<Self>> {
+        Self::haproxy_with(origins, "")
+    }
+
+    /// HAProxy that keeps every client on its server, by the header that names it.
+    ///
+    /// # Errors
+    /// It is installed and does not start.
+    pub(crate) fn sticky_haproxy(origins: &[SocketAddr]) -> anyhow::Result<Option<Self>> {
+        let table =
+            "  stick-table type string len 64 size 1m expire 30m\n  stick on req.hdr(message-flow-client)\n";
+        Self::haproxy_with(origins, table)
+    }
+
+    fn haproxy_with(origins: &[SocketAddr], stick: &str) -> anyhow::Result<Option<Self>> {
         let servers = origins.iter().enumerate().map(|(at, origin)| format!("  server s{at} {origin}\n"));
         let servers: String = servers.collect();
         start("haproxy", |directory, address| {
@@ -53,7 +68,7 @@ impl Peer {
                 "global\n  nbthread 1\n  maxconn 4096\n\
                  defaults\n  mode http\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n  http-reuse always\n\
                  frontend f\n  bind {address}\n  default_backend b\n\
-                 backend b\n  balance roundrobin\n{servers}"
+                 backend b\n  balance roundrobin\n{stick}{servers}"
             );
             (config, ["-db".to_owned(), "-f".to_owned(), format!("{directory}/config")].into())
         })

@@ -10,7 +10,7 @@ use message_flow_tests::{Gateway, guests};
 use serde_json::json;
 
 use crate::{
-    Effort,
+    effort::Effort,
     rig::{Load, Outcome, Rig, Target},
 };
 

@@ -1,4 +1,8 @@
 //! Part one: what a routed request costs, beside nginx and HAProxy.
+//!
+//! The machine is never as fast as it was a minute ago. So next to every run of a row plain HAProxy
+//! runs as the reference, before it in one round and after it in the next, and what is compared is
+//! the ratio of those two.
 
 use std::{net::SocketAddr, path::Path, process::Command};
 
@@ -6,7 +10,7 @@ use message_flow_tests::{Gateway, guests};
 use serde_json::json;
 
 use crate::{
-    Effort,
+    effort::Effort,
     peers::Peer,
     rig::{Load, Outcome, Rig, Session, Target},
     usage,
@@ -30,6 +34,8 @@ struct Round {
     rate: f64,
     /// CPU seconds per million requests, in a closed loop.
     cpu: f64,
+    /// The same of the reference, right beside it.
+    reference: Option<f64>,
     /// The same at the rate of the open loop.
     open_cpu: f64,
     /// Microseconds at the rate of the open loop.
@@ -49,18 +55,26 @@ pub(crate) async fn measure(binary: Option<&Path>, effort: Effort) -> anyhow::Re
     println!("routing: {CONNECTIONS} connections, 1 KiB, {} rounds of {:?}", effort.rounds, effort.time);
     let nginx = Peer::nginx(&origins)?;
     let haproxy = Peer::haproxy(&origins)?;
+    let sticky = Peer::sticky_haproxy(&origins)?;
     let gateways = match binary {
         Some(binary) => Some((gateway(binary, &origins).await?, gateway(binary, &origins).await?)),
         None => None,
     };
 
     let mut rows = vec![];
-    for (name, peer) in [("nginx", &nginx), ("haproxy", &haproxy)] {
+    for (name, peer) in [("nginx", &nginx), ("haproxy", &haproxy), ("haproxy, stick table", &sticky)] {
         if let Some(peer) = peer {
             let session = rig.open(Target::new(peer.address(), "/chat/x", FEW), CONNECTIONS)?;
             rows.push(Row::new(name, peer.pids(), session));
         }
     }
+    let mut reference = match &haproxy {
+        Some(peer) => {
+            let session = rig.open(Target::new(peer.address(), "/chat/x", FEW), CONNECTIONS)?;
+            Some(Row::new("reference", peer.pids(), session))
+        }
+        None => None,
+    };
     if let Some((few, many)) = &gateways {
         let lines = [
             ("message-flow", few, "/chat/x", FEW),
@@ -75,16 +89,20 @@ pub(crate) async fn measure(binary: Option<&Path>, effort: Effort) -> anyhow::Re
     }
     let held = || gateways.as_ref().map_or(0, |(_, many)| usage::resident(&[many.pid()]));
     let empty = held();
-    for row in &mut rows {
+    for row in rows.iter_mut().chain(&mut reference) {
         row.meet_everyone(&mut rig, effort)?;
     }
     for round in 0..effort.rounds {
         // Each round begins with another row, so that none always follows the same one.
         let count = rows.len();
         for at in 0..count {
-            rows[(at + round) % count].measure(&mut rig, effort)?;
+            let row = &mut rows[(at + round) % count];
+            let before = if round % 2 == 0 { reference_run(&mut reference, &mut rig, effort)? } else { None };
+            row.measure(&mut rig, effort)?;
+            let after = if round % 2 == 1 { reference_run(&mut reference, &mut rig, effort)? } else { None };
+            row.stood_beside(before.or(after));
         }
-        println!("round {} of {} done", round + 1, effort.rounds);
+        println!("round {} of {}: {}", round + 1, effort.rounds, last_ratios(&rows));
     }
     print(&rows, effort);
     if gateways.is_some() {
@@ -92,6 +110,20 @@ pub(crate) async fn measure(binary: Option<&Path>, effort: Effort) -> anyhow::Re
         println!("memory per client known (all of the process, table included): {each} bytes\n");
     }
     Ok(())
+}
+
+/// CPU seconds per million requests of the reference, if there is one.
+fn reference_run(reference: &mut Option<Row>, rig: &mut Rig, effort: Effort) -> anyhow::Result<Option<f64>> {
+    let Some(row) = reference else { return Ok(None) };
+    rig.drive(&mut row.session, Load::Closed, effort.time / 10)?;
+    let (_, cpu) = row.drive(rig, Load::Closed, effort)?;
+    Ok(Some(cpu))
+}
+
+fn last_ratios(rows: &[Row]) -> String {
+    let ratio = |row: &Row| Some(format!("{} {:.2}", row.name, row.rounds.last()?.ratio()?));
+    let ratios: Vec<_> = rows.iter().filter_map(ratio).collect();
+    if ratios.is_empty() { "done".to_owned() } else { format!("to haproxy: {}", ratios.join("; ")) }
 }
 
 /// A gateway on the first core, with the plain service `chat` and `filtered` with a filter.
@@ -129,6 +161,7 @@ impl Row {
         self.rounds.push(Round {
             rate: closed.served as f64 / closed.elapsed.as_secs_f64(),
             cpu,
+            reference: None,
             open_cpu,
             p50: open.latencies.quantile(0.5),
             p99: open.latencies.quantile(0.99),
@@ -151,55 +184,77 @@ impl Row {
         self.wrong += outcome.failed + outcome.moved + outcome.dropped;
     }
 
+    fn stood_beside(&mut self, reference: Option<f64>) {
+        if let Some(round) = self.rounds.last_mut() {
+            round.reference = reference;
+        }
+    }
+
     fn median(&self, of: impl Fn(&Round) -> f64) -> f64 {
-        let mut values: Vec<_> = self.rounds.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        quantile(self.rounds.iter().map(of).collect(), 0.5)
+    }
+
+    /// CPU a request to that of the reference: the median of the rounds, and its quartiles.
+    fn ratio(&self) -> Option<String> {
+        let ratios: Vec<_> = self.rounds.iter().filter_map(Round::ratio).collect();
+        let [low, middle, high] = [0.25, 0.5, 0.75].map(|part| quantile(ratios.clone(), part));
+        (!ratios.is_empty()).then(|| format!("{middle:.2} ({low:.2} to {high:.2})"))
     }
 }
 
+impl Round {
+    fn ratio(&self) -> Option<f64> {
+        self.reference.map(|reference| self.cpu / reference)
+    }
+}
+
+/// Between the two nearest values, where it lies between two.
+fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = part * values.len().saturating_sub(1) as f64;
+    let value = |at: f64| values.get(at as usize).copied().unwrap_or(f64::NAN);
+    value(at.floor()) + (value(at.ceil()) - value(at.floor())) * at.fract()
+}
+
+/// The median over the rounds of how two rows compare in the same round.
+fn side_by_side(row: &Row, other: &Row, compare: impl Fn(f64, f64) -> f64) -> f64 {
+    let rounds = row.rounds.iter().zip(&other.rounds);
+    quantile(rounds.map(|(one, other)| compare(one.cpu, other.cpu)).collect(), 0.5)
+}
+
 fn print(rows: &[Row], effort: Effort) {
-    let base = |name: &str| rows.iter().find(|row| row.name == name).map(|row| row.median(|round| round.cpu));
-    let (nginx, haproxy) = (base("nginx"), base("haproxy"));
     println!(
-        "\n{:<28} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9} {:>9} {:>9} {:>6}",
-        "medians",
-        "req/s",
-        "CPU s/M",
-        "at rate",
-        "p50 µs",
-        "p99 µs",
-        "RSS MiB",
-        "/nginx",
-        "/haproxy",
-        "wrong"
+        "\n{:<28} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9} {:>7} {:>21}",
+        "medians", "req/s", "CPU s/M", "at rate", "p50 µs", "p99 µs", "RSS MiB", "wrong", "CPU to haproxy's"
     );
     for row in rows {
-        let cpu = row.median(|round| round.cpu);
-        let ratio = |to: Option<f64>| to.map_or("-".to_owned(), |to| format!("{:.2}", cpu / to));
         println!(
-            "{:<28} {:>9.0} {:>9.2} {:>9.2} {:>8.0} {:>8.0} {:>9.1} {:>9} {:>9} {:>6}",
+            "{:<28} {:>9.0} {:>9.2} {:>9.2} {:>8.0} {:>8.0} {:>9.1} {:>7} {:>21}",
             row.name,
             row.median(|round| round.rate),
-            cpu,
+            row.median(|round| round.cpu),
             row.median(|round| round.open_cpu),
             row.median(|round| round.p50),
             row.median(|round| round.p99),
             row.median(|round| round.resident as f64) / (1024.0 * 1024.0),
-            ratio(nginx),
-            ratio(haproxy),
             row.wrong,
+            row.ratio().unwrap_or_else(|| "-".to_owned()),
         );
     }
-    let cpu = |name: &str| base(name).unwrap_or(f64::NAN);
+    let named = |name: &str| rows.iter().find(|row| row.name == name);
+    if let (Some(plain), Some(filter), Some(many)) =
+        (named("message-flow"), named("message-flow, 1 filter"), named("message-flow, many clients"))
+    {
+        println!(
+            "\none filter: {:+.2} µs of CPU a request\nmany clients ({}) against {FEW}: {:+.1} % CPU a request",
+            side_by_side(filter, plain, |filter, plain| filter - plain),
+            effort.many,
+            side_by_side(many, plain, |many, plain| (many / plain - 1.0) * 100.0),
+        );
+    }
     println!(
-        "\none filter: {:+.2} µs of CPU a request\nmany clients ({}) against {FEW}: {:+.1} % CPU a request",
-        cpu("message-flow, 1 filter") - cpu("message-flow"),
-        effort.many,
-        (cpu("message-flow, many clients") / cpu("message-flow") - 1.0) * 100.0,
-    );
-    println!(
-        "(CPU s/M in a closed loop; `at rate`, p50 and p99 at {} requests/s; wrong: failed, moved or dropped)",
+        "(CPU s/M in a closed loop; `at rate`, p50 and p99 at {} requests/s; wrong: failed, moved or dropped; the last \
+         column: each run to one of plain HAProxy right beside it, median and quartiles of the rounds)",
         effort.rate
     );
 }

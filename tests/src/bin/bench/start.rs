@@ -7,7 +7,7 @@ use std::{
 
 use message_flow_tests::{Gateway, guests};
 
-use crate::{Effort, usage};
+use crate::{effort::Effort, usage};
 
 /// Measures and prints.
 ///
