@@ -22,6 +22,7 @@ use message_flow::{
         adapter::{Change, Entry},
         record::{ReleaseRecord, RouterRecord, ServerRecord, ServerUri, ServiceId, ServiceRecord},
     },
+    token::{Rules, Verifier},
     units::{Size, Span},
 };
 
@@ -44,6 +45,31 @@ pub fn texts(bytes: &[u8]) {
         assert!(!uri.host_port().is_empty());
         assert!(uri.base().is_empty() || uri.base().starts_with('/'), "{uri}");
     }
+}
+
+/// The token of a client; nobody here knows the secret, so none is believed but those that are seeds.
+pub fn tokens(bytes: &[u8]) {
+    static VERIFIER: LazyLock<Verifier> = LazyLock::new(verifier);
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(doubt) = VERIFIER.verify(text) {
+        assert!(!doubt.to_string().is_empty());
+    }
+}
+
+fn verifier() -> Verifier {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "the secret of thirty-two bytes or more").expect("write");
+    let rules = Rules {
+        keys: vec![],
+        secret_file: Some(secret),
+        issuer: vec![],
+        audience: vec!["chat".to_owned()],
+        leeway: std::time::Duration::ZERO,
+        required: false,
+        claims: vec!["sub".into()],
+    };
+    rules.load().expect("the secret is long enough")
 }
 
 /// What a service says over its connection.

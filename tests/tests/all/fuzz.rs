@@ -66,6 +66,14 @@ fn frames() {
     fuzz(4000, &seeds, targets::frames);
 }
 
+/// The claims of the second are `{"sub":"alice","exp":4102444800,"aud":"chat"}`, and the secret is not ours.
+#[test]
+fn tokens() {
+    let rsa = include_bytes!("../../golden/tokens/rs256.txt");
+    let seed = b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSIsImV4cCI6NDEwMjQ0NDgwMCwiYXVkIjoiY2hhdCJ9.AAAA";
+    fuzz(4000, &[rsa.trim_ascii(), seed], targets::tokens);
+}
+
 #[test]
 fn table_changes() {
     fuzz(5000, &[CHANGES.as_bytes()], targets::table_changes);
