@@ -38,6 +38,16 @@ def _fields(kind):
     return tuple((name, types) for name, types in fields if types)
 
 
+def _is(value, types):
+    fields = types.get(type(value))
+    if not fields:
+        return fields is not None
+    for name, inner in fields:
+        if not _is(getattr(value, name), inner):
+            return False
+    return True
+
+
 def _wrong(value, types, where):
     fields = types.get(type(value))
     if fields is None:
@@ -61,8 +71,8 @@ def _telling(function, declared):
         except BaseException as error:
             _say(error)
             raise
-        if types and (wrong := _wrong(answer, types, f"{function.__name__} returned")):
-            raise Err(wrong)
+        if types and not _is(answer, types):
+            raise Err(_wrong(answer, types, f"{function.__name__} returned"))
         return answer
 
     return call
