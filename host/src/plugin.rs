@@ -53,7 +53,7 @@ pub use builtin::bytes as builtin;
 pub use call::{CallError, Cause};
 pub use capability::Grant;
 pub use engine::MAX_MEMORY;
-pub use generation::{Decision, Generation, Kind, OnError, Rejection, Verdict};
+pub use generation::{Decision, EventVerdict, Generation, Kind, OnError, Rejection, Verdict};
 pub use message::{Body, Message};
 pub use published::{NextStatus, PluginState, PluginStatus};
 pub use reconcile::SwitchError;

@@ -75,6 +75,19 @@ pub enum Verdict {
     Respond(Rejection),
 }
 
+/// An event filter's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventVerdict {
+    /// Store and deliver it.
+    Accept,
+    /// Acknowledge it and forget it.
+    Drop,
+    /// Publish it to this topic instead.
+    Redirect(String),
+    /// Refuse it, for this reason.
+    Reject(String),
+}
+
 /// For so long, and by so many crashes, a new build is judged.
 const PROBATION: Duration = Duration::from_secs(10);
 const CRASHES: u64 = 5;
@@ -185,6 +198,19 @@ impl Generation {
         match &self.trial {
             None => self.on_response_alone(message).await,
             Some(trial) => Box::pin(trial.on_response(self, message)).await,
+        }
+    }
+
+    /// Shows an event to a filter; a next build that is tried out gets none.
+    pub async fn on_event(&self, message: &mut Message) -> Result<EventVerdict, CallError> {
+        let (answer,) = self.call(message, "on-event", |functions| functions.on_event.as_ref(), ()).await?;
+        match answer {
+            Ok(types::EventVerdict::Accept) => Ok(EventVerdict::Accept),
+            Ok(types::EventVerdict::Drop) => Ok(EventVerdict::Drop),
+            Ok(types::EventVerdict::Redirect(topic)) => Ok(EventVerdict::Redirect(topic)),
+            Ok(types::EventVerdict::Reject(reason)) => Ok(EventVerdict::Reject(reason)),
+            Ok(types::EventVerdict::Other(other)) => Err(self.unknown("on-event", &other)),
+            Err(text) => Err(self.said("on-event", text)),
         }
     }
 

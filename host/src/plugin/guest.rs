@@ -12,6 +12,7 @@ use wasmtime::ResourceLimiter;
 use super::{
     Message, OnError,
     capability::Capabilities,
+    message::Event,
     script::Script,
     settings::Settings,
     stats::Use,
@@ -75,6 +76,7 @@ enum Undo {
     Response(HeaderName, Vec<HeaderValue>),
     Uri(Uri),
     Status(StatusCode),
+    Event(Event),
 }
 
 /// Which of a message's two heads.
@@ -167,6 +169,14 @@ impl Guest {
         }
     }
 
+    /// The event at hand, to change it.
+    pub(super) fn change_event(&mut self) -> Option<&mut Event> {
+        if self.undoes() {
+            self.undo.extend(self.message.event.clone().map(Undo::Event));
+        }
+        self.message.event.as_mut()
+    }
+
     fn undoes(&self) -> bool {
         self.plugin.settings.on_error == Some(OnError::Open)
     }
@@ -182,6 +192,7 @@ impl Guest {
             match (undo, &mut self.message.response) {
                 (Undo::Request(name, values), _) => restore(&mut self.message.headers, name, values),
                 (Undo::Uri(uri), _) => self.message.uri = uri,
+                (Undo::Event(event), _) => self.message.event = Some(event),
                 (Undo::Response(name, values), Some(head)) => restore(&mut head.headers, name, values),
                 (Undo::Status(status), Some(head)) => head.status = status,
                 (Undo::Response(..) | Undo::Status(_), None) => {}

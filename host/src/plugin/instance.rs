@@ -21,7 +21,7 @@ use super::{
     script,
     table::TableFunctions,
     ticker::{Hold, ticks},
-    types::{Decision, Verdict},
+    types::{Decision, EventVerdict, Verdict},
 };
 
 type Function<R> = Option<TypedFunc<(), (R,)>>;
@@ -31,6 +31,7 @@ pub(super) struct Functions {
     pub(super) resolve: Function<Result<Decision, String>>,
     pub(super) on_request: Function<Result<Verdict, String>>,
     pub(super) on_response: Function<Result<(), String>>,
+    pub(super) on_event: Function<Result<EventVerdict, String>>,
     pub(super) start: Function<Result<(), String>>,
     pub(super) table: Option<TableFunctions>,
     pub(super) load: Option<script::LoadFunction>,
@@ -126,6 +127,7 @@ impl Template {
             resolve: lookup.function("registrar", "resolve")?,
             on_request: lookup.function("request-filter", "on-request")?,
             on_response: lookup.function("response-filter", "on-response")?,
+            on_event: lookup.function("event-filter", "on-event")?,
             start: lookup.function("lifecycle", "start")?,
             table: TableFunctions::find(&mut lookup)?,
             load,

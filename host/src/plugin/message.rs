@@ -4,7 +4,7 @@
 //! ambient functions of `wit/request.wit` read and change it in place. After a call that failed
 //! under `on_error = "open"` it is as before the call.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
@@ -35,6 +35,8 @@ pub struct Message {
     pub candidates: Option<Arc<dyn Candidates>>,
     /// Present in response filters.
     pub response: Option<ResponseHead>,
+    /// Present in event filters.
+    pub event: Option<Event>,
     /// The body of the response if there is one, else of the request. Empty unless the plugin
     /// reads bodies ([`super::Generation::reads_body`]).
     pub body: Option<Body>,
@@ -55,6 +57,17 @@ pub struct ResponseHead {
     pub status: StatusCode,
     /// Its headers, without those of the connection.
     pub headers: HeaderMap,
+}
+
+/// What a plugin may see and change of an event.
+#[derive(Clone, Debug, Default)]
+pub struct Event {
+    /// The topic or queue that it is published to.
+    pub topic: Arc<str>,
+    /// What was published.
+    pub payload: Bytes,
+    /// Such as `content-type`.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// A body that a plugin may read or replace; streamed on if it does neither.

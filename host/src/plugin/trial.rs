@@ -163,6 +163,7 @@ impl Trial {
                 .response
                 .as_ref()
                 .map(|head| ResponseHead { status: head.status, headers: head.headers.clone() }),
+            event: message.event.clone(),
             body: None,
         })
     }

@@ -56,6 +56,21 @@ pub(super) enum Verdict {
     Other(String),
 }
 
+#[derive(ComponentType, Lift)]
+#[component(variant)]
+pub(super) enum EventVerdict {
+    #[component(name = "accept")]
+    Accept,
+    #[component(name = "drop")]
+    Drop,
+    #[component(name = "redirect")]
+    Redirect(String),
+    #[component(name = "reject")]
+    Reject(String),
+    #[component(name = "other")]
+    Other(String),
+}
+
 #[derive(ComponentType, Lift, Lower)]
 #[component(variant)]
 pub(super) enum BodyError {

@@ -90,6 +90,7 @@ fn ordinary(build: &Generation) -> Vec<Scenario> {
         (Kind::Registrar, "resolve", r#""decision": "pass""#),
         (Kind::RequestFilter, "on-request", ""),
         (Kind::ResponseFilter, "on-response", ""),
+        (Kind::EventFilter, "on-event", ""),
     ];
     let present = functions.iter().filter(|(kind, ..)| build.is(*kind));
     let scenarios = present.map(|(_, call, expect)| {
@@ -180,6 +181,7 @@ fn name(call: Call) -> &'static str {
         Call::Resolve => "resolve",
         Call::OnRequest => "on-request",
         Call::OnResponse => "on-response",
+        Call::OnEvent => "on-event",
     }
 }
 

@@ -36,6 +36,9 @@ pub struct Scenario {
     /// Its response, for `on-response`.
     #[serde(default)]
     pub response: Response,
+    /// The event at hand, for `on-event`.
+    #[serde(default)]
+    pub event: Event,
     /// Whom a registrar may choose among.
     #[serde(default)]
     pub candidates: Vec<Candidate>,
@@ -59,6 +62,8 @@ pub enum Call {
     OnRequest,
     /// `response-filter.on-response`
     OnResponse,
+    /// `event-filter.on-event`
+    OnEvent,
 }
 
 /// A request; every part has a default.
@@ -116,6 +121,24 @@ pub struct Response {
 impl Default for Response {
     fn default() -> Self {
         Self { status: 200, headers: BTreeMap::new(), body: None }
+    }
+}
+
+/// An event; its client is that of `request`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Event {
+    /// `topic`
+    pub topic: String,
+    /// As text.
+    pub payload: String,
+    /// Such as `{ "content-type": "text/plain" }`.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Default for Event {
+    fn default() -> Self {
+        Self { topic: "topic".to_owned(), payload: String::new(), attributes: BTreeMap::new() }
     }
 }
 
@@ -177,12 +200,19 @@ pub struct Expect {
     pub decision: Option<Decision>,
     /// With `server`: the id or URI.
     pub server: Option<String>,
-    /// `on-request`: `forward` or `respond`; `on-response`: `forward`.
+    /// `on-request`: `forward` or `respond`; `on-response`: `forward`; `on-event`: `accept`, `drop`,
+    /// `redirect` or `reject`.
     pub verdict: Option<Verdict>,
     /// With `reject` and `respond`, and of `on-response`: the status.
     pub status: Option<u16>,
     /// With `reject` and `respond`: the reason.
     pub reason: Option<String>,
+    /// With `redirect`: the topic.
+    pub topic: Option<String>,
+    /// Of `on-event`: the payload afterwards.
+    pub payload: Option<String>,
+    /// Of `on-event`: attributes that have these values afterwards.
+    pub attributes: BTreeMap<String, String>,
     /// Headers that have this value (or these) afterwards.
     pub set: BTreeMap<String, Values>,
     /// Headers that are gone afterwards.
@@ -215,6 +245,14 @@ pub enum Verdict {
     Forward,
     /// Send this answer in place of a server's.
     Respond,
+    /// Store and deliver the event.
+    Accept,
+    /// Forget it.
+    Drop,
+    /// Publish it to another topic.
+    Redirect,
+    /// Refuse it.
+    Reject,
 }
 
 impl Scenario {
@@ -236,6 +274,8 @@ impl Scenario {
         let Expect { decision, server, verdict, status, reason, .. } = &self.expect;
         let wrong = |what: &str| Err(format!("scenario `{}`: {what}", self.name));
         let ends = *decision == Some(Decision::Reject) || *verdict == Some(Verdict::Respond);
+        let of_events =
+            matches!(verdict, Some(Verdict::Accept | Verdict::Drop | Verdict::Redirect | Verdict::Reject));
         match self.call {
             _ if self.expect.error.is_some() && (decision.is_some() || verdict.is_some()) => {
                 wrong("a call that fails with `error` has neither decision nor verdict")
@@ -243,8 +283,14 @@ impl Scenario {
             Call::Resolve if decision.is_none() && self.expect.error.is_none() => {
                 wrong("`resolve` needs `decision` (server, pass or reject) or `error` in `expect`")
             }
-            Call::OnRequest | Call::OnResponse if decision.is_some() => {
+            Call::OnRequest | Call::OnResponse | Call::OnEvent if decision.is_some() => {
                 wrong("`decision` is what `resolve` answers; a filter answers with a `verdict`")
+            }
+            Call::OnEvent if verdict.is_some() && !of_events => {
+                wrong("an event filter answers accept, drop, redirect or reject")
+            }
+            Call::OnRequest | Call::OnResponse if of_events => {
+                wrong("accept, drop, redirect and reject are what `on-event` answers")
             }
             Call::Resolve if verdict.is_some() => wrong("`resolve` answers with a `decision`"),
             Call::OnResponse if *verdict == Some(Verdict::Respond) => {

@@ -9,7 +9,7 @@ use super::scenario::{Call, Scenario, Values};
 use crate::plugin::{
     Body, Message,
     candidates::{Candidate, Listed},
-    message::ResponseHead,
+    message::{Event, ResponseHead},
 };
 
 /// The message of a scenario, or what in it cannot be part of one.
@@ -22,12 +22,18 @@ pub(super) fn message(scenario: &Scenario) -> Result<Message, String> {
                 .map_err(|_| invalid("status", &scenario.response.status.to_string()))?,
             headers: headers(&scenario.response.headers)?,
         }),
-        Call::Resolve | Call::OnRequest => None,
+        Call::Resolve | Call::OnRequest | Call::OnEvent => None,
     };
     let body = match scenario.call {
         Call::OnResponse => &scenario.response.body,
         Call::Resolve | Call::OnRequest => &request.body,
+        Call::OnEvent => &None,
     };
+    let event = (scenario.call == Call::OnEvent).then(|| Event {
+        topic: scenario.event.topic.as_str().into(),
+        payload: scenario.event.payload.clone().into(),
+        attributes: scenario.event.attributes.clone(),
+    });
     Ok(Message {
         method: request.method.parse().map_err(|_| invalid("method", &request.method))?,
         uri: request.path.parse().map_err(|_| invalid("path", &request.path))?,
@@ -39,6 +45,7 @@ pub(super) fn message(scenario: &Scenario) -> Result<Message, String> {
         server: request.server.as_deref().map(Arc::from),
         candidates: Some(Arc::new(Listed(scenario.candidates.iter().map(candidate).collect()))),
         response,
+        event,
         body: body.as_ref().map(|text| whole(text)),
     })
 }

@@ -10,7 +10,7 @@ use super::{
     scenario::{Call, Decision, Expect, Scenario, Values, Verdict},
     stage,
 };
-use crate::plugin::{self, CallError, Generation, Message, Rejection, Settings, Solo};
+use crate::plugin::{self, CallError, Generation, Message, Rejection, Settings, Solo, message::Event};
 
 /// What became of one scenario.
 #[derive(Debug)]
@@ -69,6 +69,7 @@ async fn play(solo: &Solo, settings: Settings, scenario: &Scenario) -> Result<Ou
 pub(super) enum Answer {
     Decision(plugin::Decision),
     Verdict(plugin::Verdict),
+    Event(plugin::EventVerdict),
     Shown,
 }
 
@@ -82,6 +83,7 @@ pub(super) async fn call(
         Call::Resolve => build.resolve(message).await.map(Answer::Decision),
         Call::OnRequest => build.on_request(message).await.map(Answer::Verdict),
         Call::OnResponse => build.on_response(message).await.map(|()| Answer::Shown),
+        Call::OnEvent => build.on_event(message).await.map(Answer::Event),
     }
 }
 
@@ -97,7 +99,7 @@ async fn differences(expect: &Expect, answer: Result<Answer, CallError>, message
     };
     let mut wrong = Vec::new();
     wrong.extend(wrong_answer(expect, &answer));
-    let Message { uri, headers, response, body, .. } = message;
+    let Message { uri, headers, response, body, event, .. } = message;
     if let Some(path) = expect.path.as_ref().filter(|path| uri != path.as_str()) {
         wrong.push(format!("expected the path `{path}`, got `{uri}`"));
     }
@@ -108,6 +110,7 @@ async fn differences(expect: &Expect, answer: Result<Answer, CallError>, message
     {
         wrong.push(format!("expected the status {status}, got {}", head.status.as_u16()));
     }
+    wrong.extend(event.iter().flat_map(|event| wrong_event(expect, event)));
     if let Some(text) = &expect.body {
         wrong.extend(wrong_body(text, body).await);
     }
@@ -122,6 +125,7 @@ fn wrong_answer(expect: &Expect, answer: &Answer) -> Option<String> {
             (Some(Verdict::Respond), plugin::Verdict::Respond(rejection)) => is_rejection(expect, rejection),
             _ => false,
         },
+        Answer::Event(verdict) => is_event_verdict(expect, verdict),
         Answer::Shown => true,
     };
     (!as_expected).then(|| format!("expected {}, got {}", described(expect), answer.describe()))
@@ -134,6 +138,18 @@ fn is_decision(expect: &Expect, decision: &plugin::Decision) -> bool {
         }
         (Some(Decision::Pass), plugin::Decision::Pass) => true,
         (Some(Decision::Reject), plugin::Decision::Reject(rejection)) => is_rejection(expect, rejection),
+        _ => false,
+    }
+}
+
+fn is_event_verdict(expect: &Expect, verdict: &plugin::EventVerdict) -> bool {
+    let is = |expected: &Option<String>, found: &String| expected.as_ref().is_none_or(|text| text == found);
+    match (expect.verdict, verdict) {
+        (None, _)
+        | (Some(Verdict::Accept), plugin::EventVerdict::Accept)
+        | (Some(Verdict::Drop), plugin::EventVerdict::Drop) => true,
+        (Some(Verdict::Redirect), plugin::EventVerdict::Redirect(topic)) => is(&expect.topic, topic),
+        (Some(Verdict::Reject), plugin::EventVerdict::Reject(reason)) => is(&expect.reason, reason),
         _ => false,
     }
 }
@@ -157,6 +173,13 @@ fn described(expect: &Expect) -> String {
         (Some(Decision::Pass), _) => "pass".to_owned(),
         (Some(Decision::Reject), _) => rejection("reject"),
         (None, Some(Verdict::Respond)) => rejection("respond"),
+        (None, Some(Verdict::Reject)) => rejection("reject"),
+        (None, Some(Verdict::Accept)) => "accept".to_owned(),
+        (None, Some(Verdict::Drop)) => "drop".to_owned(),
+        (None, Some(Verdict::Redirect)) => match &expect.topic {
+            Some(topic) => format!("redirect {topic:?}"),
+            None => "redirect".to_owned(),
+        },
         (None, Some(Verdict::Forward) | None) => "forward".to_owned(),
     }
 }
@@ -171,6 +194,10 @@ impl Answer {
             Self::Decision(plugin::Decision::Reject(answer)) => format!("reject {}", rejection(answer)),
             Self::Verdict(plugin::Verdict::Respond(answer)) => format!("respond {}", rejection(answer)),
             Self::Verdict(plugin::Verdict::Forward) | Self::Shown => "forward".to_owned(),
+            Self::Event(plugin::EventVerdict::Accept) => "accept".to_owned(),
+            Self::Event(plugin::EventVerdict::Drop) => "drop".to_owned(),
+            Self::Event(plugin::EventVerdict::Redirect(topic)) => format!("redirect {topic:?}"),
+            Self::Event(plugin::EventVerdict::Reject(reason)) => format!("reject {reason:?}"),
         }
     }
 }
@@ -189,6 +216,18 @@ fn wrong_headers(expect: &Expect, after: &HeaderMap) -> Vec<String> {
     let left = expect.removed.iter().filter(left);
     let left = left.map(|name| format!("expected no header {name}, got {:?}", values(name)));
     expect.set.iter().filter_map(missing).chain(left).collect()
+}
+
+fn wrong_event(expect: &Expect, after: &Event) -> Vec<String> {
+    let payload = String::from_utf8_lossy(&after.payload);
+    let other = expect.payload.as_ref().filter(|expected| **expected != payload);
+    let other = other.map(|expected| format!("expected the payload {expected:?}, got {payload:?}"));
+    let attribute = |(name, expected): (&String, &String)| {
+        let found = after.attributes.get(name);
+        (found != Some(expected))
+            .then(|| format!("expected the attribute {name}: {expected:?}, got {found:?}"))
+    };
+    other.into_iter().chain(expect.attributes.iter().filter_map(attribute)).collect()
 }
 
 async fn wrong_body(expected: &str, body: Option<plugin::Body>) -> Option<String> {

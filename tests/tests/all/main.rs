@@ -26,6 +26,7 @@ mod harness;
 mod house;
 mod http_registrar;
 mod language_faults;
+mod language_kinds;
 mod languages;
 mod memory;
 mod new_plugins;

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use wasmtime::{
     StoreContextMut,
@@ -213,12 +214,33 @@ fn servers(guest: &Guest) -> Vec<Server> {
     lowered.collect()
 }
 
-/// Events travel on the bus; the functions answer as the manual says of calls without one.
+/// The event at hand. Outside of a call about one its texts are empty, and changes go nowhere.
 fn event(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
-    linker.func_wrap("topic", |_: Store<'_>, ()| Ok((String::new(),)))?;
-    linker.func_wrap("payload", |_: Store<'_>, ()| Ok((Vec::<u8>::new(),)))?;
-    linker.func_wrap("attribute", |_: Store<'_>, (_,): (WasmStr,)| Ok((None::<String>,)))?;
-    linker.func_wrap("client", |store: Store<'_>, ()| Ok((store.data().message.client.to_string(),)))?;
-    linker.func_wrap("set-payload", |_: Store<'_>, (_,): (WasmList<u8>,)| Ok(()))?;
-    linker.func_wrap("set-attribute", |_: Store<'_>, (_, _): (WasmStr, WasmStr)| Ok(()))
+    linker.func_wrap("topic", |store: Store<'_>, ()| {
+        Ok((store.data().message.event.as_ref().map(|event| Arc::clone(&event.topic)).unwrap_or_default(),))
+    })?;
+    linker.func_wrap("payload", |store: Store<'_>, ()| {
+        let event = store.data().message.event.as_ref();
+        Ok((event.map(|event| event.payload.to_vec()).unwrap_or_default(),))
+    })?;
+    linker.func_wrap("attribute", |store: Store<'_>, (name,): (WasmStr,)| {
+        let name = name.to_str(&store)?;
+        let event = store.data().message.event.as_ref();
+        Ok((event.and_then(|event| event.attributes.get(&*name).cloned()),))
+    })?;
+    linker.func_wrap("client", |store: Store<'_>, ()| Ok((Arc::clone(&store.data().message.client),)))?;
+    linker.func_wrap("set-payload", |mut store: Store<'_>, (payload,): (WasmList<u8>,)| {
+        let payload = Bytes::copy_from_slice(payload.as_le_slice(&store));
+        if let Some(event) = store.data_mut().change_event() {
+            event.payload = payload;
+        }
+        Ok(())
+    })?;
+    linker.func_wrap("set-attribute", |mut store: Store<'_>, (name, value): (WasmStr, WasmStr)| {
+        let (name, value) = (name.to_str(&store)?.into_owned(), value.to_str(&store)?.into_owned());
+        if let Some(event) = store.data_mut().change_event() {
+            event.attributes.insert(name, value);
+        }
+        Ok(())
+    })
 }

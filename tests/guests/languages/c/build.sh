@@ -1,1 +1,2 @@
-make -f ../../../../examples/c/Makefile build/faulty.wasm build/greedy.wasm build/simple.wasm SDK=../../../../sdk/c
+plugins() { for name in faulty greedy simple table keeper orders; do echo "build/$name.wasm"; done; }
+make -f ../../../../examples/c/Makefile $(plugins) SDK=../../../../sdk/c
