@@ -16,7 +16,7 @@ use wasmtime::{
 use super::{
     CallError, Message,
     call::{Cause, MissingFunction},
-    component::Shape,
+    component::{OURS, Shape},
     guest::{Guest, Plugin},
     script,
     table::TableFunctions,
@@ -252,7 +252,10 @@ fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -
         Some(Trap::Interrupt) => Cause::Deadline(guest.plugin.deadline, guest.overrun.take()),
         _ if memory_refused => Cause::Memory(guest.plugin.settings.memory),
         Some(_) if let Some(status) = guest.output.exit => exit(status, said(guest)),
-        Some(trap) => Cause::Trap(describe(trap, error, said(guest).as_deref())),
+        Some(trap) => match said(guest) {
+            Some(said) => Cause::Trap(format!("{}; it last logged: {said}", plain(trap)).into()),
+            None => Cause::Trap(describe(trap, function, error)),
+        },
         None if error.is::<MissingFunction>() => Cause::Missing,
         None if error.is::<wasmtime::PoolConcurrencyLimitError>() => Cause::Pool,
         None => Cause::Host(format!("{error:#}").into()),
@@ -270,19 +273,36 @@ fn said(guest: &Guest) -> Option<Box<str>> {
     guest.last_error.clone().or_else(|| guest.output.first_error())
 }
 
-/// What the guest logged as an error just before, else the trap and the functions of the guest in
-/// which it happened, innermost first.
-fn describe(trap: &Trap, error: &wasmtime::Error, said: Option<&str>) -> Box<str> {
-    let trap = trap.to_string();
-    let trap = trap.strip_prefix("wasm trap: ").unwrap_or(&trap);
-    if let Some(said) = said {
-        return format!("{trap}; it last logged: {said}").into();
-    }
+/// The trap and the functions of the guest in which it happened, innermost first.
+fn describe(trap: &Trap, function: &str, error: &wasmtime::Error) -> Box<str> {
     let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map(|backtrace| backtrace.frames());
     let names = frames.unwrap_or_default().iter().filter_map(|frame| frame.func_name());
     let names = names.map(|name| format!("{:#}", rustc_demangle::demangle(name)));
     let names: Vec<_> = names.filter(|name| !is_of_panicking(name)).take(3).collect();
-    if names.is_empty() { trap.into() } else { format!("{trap} in {}", names.join(", called by ")).into() }
+    let place = if names.is_empty() { String::new() } else { format!(" in {}", names.join(", called by ")) };
+    let is_export = |name: &String| name.starts_with(OURS);
+    let hint = match (trap, answer_of(function)) {
+        (Trap::UnreachableCodeReached, Some(answer)) if !names.is_empty() && names.iter().all(is_export) => {
+            format!("; so ends a plugin in JavaScript that returns anything but a `{answer}` of wit/")
+        }
+        _ => String::new(),
+    };
+    format!("{}{place}{hint}", plain(trap)).into()
+}
+
+/// The type of what a function answers, for whom the language lets return another.
+fn answer_of(function: &str) -> Option<&'static str> {
+    match function {
+        "resolve" => Some("registrar.decision"),
+        "on-request" => Some("request-filter.verdict"),
+        "on-event" => Some("event-filter.verdict"),
+        _ => None,
+    }
+}
+
+fn plain(trap: &Trap) -> String {
+    let trap = trap.to_string();
+    trap.strip_prefix("wasm trap: ").unwrap_or(&trap).to_owned()
 }
 
 /// Between a panic and its trap lie functions of the language that say nothing about it.

@@ -47,7 +47,7 @@ async fn javascript() {
         ("loop", "it took longer than its deadline of 1s"),
         ("allocate", "memory"),
         ("recurse", "stack"),
-        ("nonsense", "it trapped"),
+        ("nonsense", "returns anything but a `request-filter.verdict` of wit/"),
     ];
     fails("javascript", faults).await;
 }
