@@ -8,6 +8,7 @@
 pub mod adapter;
 mod announcing;
 pub mod assignments;
+mod catalog;
 mod clock;
 mod following;
 mod found;

@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 
 use super::{Discovery, session::Place};
-use crate::table::{ServiceId, View, adapter::Revision};
+use crate::table::{ServiceId, View, adapter::Revision, view::Changed};
 
 /// From one look at what is still on its way to the next.
 const LOOK: Duration = Duration::from_millis(50);
@@ -38,14 +38,22 @@ pub enum Progress {
 }
 
 /// Every server of the table that drains, with the stamp of its drain.
-fn draining(view: &View) -> impl Iterator<Item = (Place, u32)> {
-    view.stored_services().flat_map(|service| {
-        let leaving =
-            service.servers.iter().filter_map(|server| Some((server, server.record.draining.as_ref()?)));
-        leaving.map(|(server, draining)| {
-            (Place { service: service.id.clone(), server: Arc::clone(&server.id) }, draining.stamp)
-        })
-    })
+#[derive(Default)]
+struct Leaving(BTreeMap<Place, u32>);
+
+impl Leaving {
+    /// Goes on from one view to another.
+    fn follow(&mut self, before: &View, view: &View) {
+        for Changed { id, now, .. } in view.stored_since(before) {
+            self.0.retain(|place, _| place.service != *id);
+            for server in now.into_iter().flat_map(|service| &service.servers) {
+                if let Some(draining) = &server.record.draining {
+                    let place = Place { service: id.clone(), server: Arc::clone(&server.id) };
+                    self.0.insert(place, draining.stamp);
+                }
+            }
+        }
+    }
 }
 
 fn key(place: &Place) -> String {
@@ -72,10 +80,12 @@ pub(super) fn progress(view: &View, place: &Place, stamp: u32) -> Progress {
 pub(super) async fn follow(discovery: Arc<Discovery>, traffic: Arc<dyn Traffic>) {
     let mut views = discovery.table.subscribe();
     let mut routed = traffic.routed();
-    let mut told = HashSet::new();
+    let (mut told, mut leaving, mut before) = (HashSet::new(), Leaving::default(), Arc::<View>::default());
     loop {
         let view = Arc::clone(&views.borrow_and_update());
-        let leaving: BTreeMap<Place, u32> = draining(&view).collect();
+        leaving.follow(&before, &view);
+        before = Arc::clone(&view);
+        let Leaving(leaving) = &leaving;
         let quiet =
             leaving.iter().filter(|(place, stamp)| traffic.is_quiet(&place.service, &place.server, **stamp));
         let report: BTreeMap<String, u32> = quiet.map(|(place, stamp)| (key(place), *stamp)).collect();
@@ -83,8 +93,8 @@ pub(super) async fn follow(discovery: Arc<Discovery>, traffic: Arc<dyn Traffic>)
         discovery.table.report(report);
         told.retain(|(place, stamp)| leaving.get(place) == Some(stamp));
         for (place, stamp) in leaving {
-            if progress(&view, &place, stamp) == Progress::Drained && told.insert((place.clone(), stamp)) {
-                discovery.drained(&place);
+            if progress(&view, place, *stamp) == Progress::Drained && told.insert((place.clone(), *stamp)) {
+                discovery.drained(place);
             }
         }
         tokio::select! {

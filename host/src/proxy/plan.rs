@@ -6,7 +6,7 @@
 //! A service of which nothing has changed is shared with the plan before.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -24,6 +24,7 @@ use crate::{
     table::{
         Named, Release, Service, ServiceId, View,
         record::{HealthCheck, Sticky},
+        view::Changed,
     },
     upstream::{Endpoint, Endpoints, check::Check},
 };
@@ -47,12 +48,17 @@ pub struct Plan {
     pub view: Arc<View>,
     pub(super) routes: Routes,
     services: HashMap<ServiceId, Arc<ServicePlan>>,
-    /// By what a client writes: `chat` or `chat@2`.
-    meanings: HashMap<Box<str>, Meaning, foldhash::fast::RandomState>,
+    meanings: Meanings,
+    /// What was loaded; the plan does not keep it.
+    plugins: Weak<PluginSet>,
     pub(super) unknown: Arc<ServiceMetrics>,
 }
 
+/// By what a client writes: `chat` or `chat@2`.
+type Meanings = HashMap<Arc<str>, Meaning, foldhash::fast::RandomState>;
+
 /// What a service's name means.
+#[derive(Clone)]
 enum Meaning {
     One(Arc<ServicePlan>),
     Released(Arc<Release>),
@@ -107,7 +113,7 @@ impl Compiler {
 
     /// What a proxy begins with: no service at all.
     pub fn empty(&self, settings: Arc<Settings>) -> Plan {
-        self.compile(None, settings, Arc::new(View::default()), &PluginSet::default())
+        self.compile(None, settings, Arc::new(View::default()), &Arc::default())
     }
 
     /// Compiles. Services of `before` of which nothing has changed are shared.
@@ -116,9 +122,12 @@ impl Compiler {
         before: Option<&Plan>,
         settings: Arc<Settings>,
         view: Arc<View>,
-        plugins: &PluginSet,
+        plugins: &Arc<PluginSet>,
     ) -> Plan {
         self.metrics.plans.inc();
+        if let Some(before) = before.filter(|before| before.is_made_of(&settings, plugins)) {
+            return self.amend(before, view, plugins);
+        }
         let mut services = HashMap::new();
         for service in view.services() {
             let made = self.service(service, &settings, plugins, before);
@@ -131,7 +140,35 @@ impl Compiler {
         let meanings = meanings(&services, &view);
         let routes = Routes::new(&settings.routes);
         let unknown = before.map_or_else(|| Arc::new(self.metrics.service("")), |plan| plan.unknown.clone());
-        Plan { settings, view, routes, services, meanings, unknown }
+        Plan { settings, view, routes, services, meanings, plugins: Arc::downgrade(plugins), unknown }
+    }
+
+    /// Only the view is another: what did not change in it is not looked at.
+    fn amend(&self, before: &Plan, view: Arc<View>, plugins: &PluginSet) -> Plan {
+        let (mut services, mut meanings) = (before.services.clone(), before.meanings.clone());
+        let mut names: BTreeSet<&str> = view.renamed_since(&before.view).map(|(name, _)| &**name).collect();
+        for Changed { id, now, .. } in view.changed_since(&before.view) {
+            names.insert(id.name());
+            let Some(service) = now else {
+                services.remove(id);
+                meanings.remove(id.as_str());
+                self.metrics.forget(id.as_str());
+                continue;
+            };
+            let made = self.service(service, &before.settings, plugins, Some(before));
+            meanings.insert(id.as_str().into(), Meaning::One(made.clone()));
+            services.insert(id.clone(), made);
+        }
+        for name in names {
+            match view.named(name).map(|named| meaning(named, &services)) {
+                Some(Some(meaning)) => drop(meanings.insert(name.into(), meaning)),
+                Some(None) => {}
+                None => drop(meanings.remove(name)),
+            }
+        }
+        let (settings, routes) = (before.settings.clone(), Routes::new(&before.settings.routes));
+        let (plugins, unknown) = (before.plugins.clone(), before.unknown.clone());
+        Plan { settings, view, routes, services, meanings, plugins, unknown }
     }
 
     fn service(
@@ -222,26 +259,25 @@ impl ServicePlan {
     }
 }
 
-fn meanings(
-    services: &HashMap<ServiceId, Arc<ServicePlan>>,
-    view: &View,
-) -> HashMap<Box<str>, Meaning, foldhash::fast::RandomState> {
-    let mut meanings = HashMap::default();
+fn meanings(services: &HashMap<ServiceId, Arc<ServicePlan>>, view: &View) -> Meanings {
+    let mut meanings = Meanings::default();
     for (id, plan) in services {
         meanings.insert(id.as_str().into(), Meaning::One(plan.clone()));
     }
     for (name, named) in view.names() {
-        let meaning = match named {
-            Named::One(id) => match services.get(id) {
-                Some(plan) => Meaning::One(plan.clone()),
-                None => continue,
-            },
-            Named::Released(release) => Meaning::Released(release.clone()),
-            Named::Unreleased(_) => Meaning::Unreleased,
-        };
-        meanings.insert((&**name).into(), meaning);
+        if let Some(meaning) = meaning(named, services) {
+            meanings.insert(name.clone(), meaning);
+        }
     }
     meanings
+}
+
+fn meaning(named: &Named, services: &HashMap<ServiceId, Arc<ServicePlan>>) -> Option<Meaning> {
+    match named {
+        Named::One(id) => services.get(id).cloned().map(Meaning::One),
+        Named::Released(release) => Some(Meaning::Released(release.clone())),
+        Named::Unreleased(_) => Some(Meaning::Unreleased),
+    }
 }
 
 /// Request filters in order, response filters in reverse; one plugin may be both.
@@ -287,6 +323,11 @@ impl ServicePlan {
 }
 
 impl Plan {
+    /// Whether it was compiled from these, whatever the view.
+    fn is_made_of(&self, settings: &Arc<Settings>, plugins: &Arc<PluginSet>) -> bool {
+        self.settings == *settings && std::ptr::eq(self.plugins.as_ptr(), Arc::as_ptr(plugins))
+    }
+
     /// The service that is meant by `chat` or `chat@2`.
     pub(super) fn find(&self, text: &str) -> Found<'_> {
         match self.meanings.get(text) {
@@ -323,7 +364,7 @@ impl Planner {
     }
 
     /// Compiles a plan out of these and swaps it in: messages that begin from now on go by it.
-    pub fn set(&self, settings: Arc<Settings>, view: Arc<View>, plugins: &PluginSet) {
+    pub fn set(&self, settings: Arc<Settings>, view: Arc<View>, plugins: &Arc<PluginSet>) {
         let _one_at_a_time = self.compiling.lock();
         let before = self.current.load_full();
         self.current.store(Arc::new(self.compiler.compile(Some(&before), settings, view, plugins)));

@@ -82,7 +82,7 @@ impl Hold {
         let meant = |change: &Change| meant(change) || marks.iter().any(|mark| mark.means(change));
         let lost: HashSet<_> = lost(view, &changes).filter(|place| !meant(&changes[*place])).collect();
         let suspects: Vec<_> = lost.iter().filter_map(|place| server(view, &changes[*place])).collect();
-        if suspects.len() < FEWEST || suspects.len() * 2 <= total(view) {
+        if suspects.len() < FEWEST || suspects.len() * 2 <= view.counts().stored {
             return Obeyed { changes, suspects: Vec::new() };
         }
         let until = Instant::now() + grace;
@@ -144,8 +144,4 @@ fn server(view: &View, change: &Change) -> Option<(ServiceId, String)> {
     let service = service.parse().ok()?;
     view.stored(&service)?.server(server)?;
     Some((service, server.to_owned()))
-}
-
-fn total(view: &View) -> usize {
-    view.stored_services().map(|service| service.servers.len()).sum()
 }

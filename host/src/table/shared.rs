@@ -133,15 +133,11 @@ impl Shared {
     }
 
     fn publish(&self, view: View) {
-        let suspects =
-            |service: &super::Service| service.servers.iter().filter(|server| server.is_suspect()).count();
-        let stats = &self.stats;
+        let (stats, counts) = (&self.stats, view.counts());
         stats.view_revision.set(shown(view.revision));
-        stats.view_services.set(shown(view.services().count()));
-        stats.view_servers.set(shown(view.services().map(|service| service.servers.len()).sum::<usize>()));
-        stats
-            .view_suspects
-            .set(shown(view.stored_services().map(|service| suspects(service)).sum::<usize>()));
+        stats.view_services.set(shown(view.len()));
+        stats.view_servers.set(shown(counts.servers));
+        stats.view_suspects.set(shown(counts.suspects));
         stats.view_problems.set(shown(view.problems().len()));
         self.views.send_replace(Arc::new(view));
     }

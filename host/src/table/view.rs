@@ -8,14 +8,12 @@ mod draft;
 mod entry;
 mod named;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Numbers,
     adapter::{Change, Entry, Revision},
+    catalog::Catalog,
     record::{
         Lease, ReleaseRecord, RouterRecord, ServerRecord, ServerUri, ServiceId, ServiceRecord, ServiceSpec,
     },
@@ -34,13 +32,37 @@ pub struct View {
     /// Of the table; a change of the configuration makes another view of the same revision.
     pub revision: Revision,
     /// As routing sees them.
-    services: BTreeMap<ServiceId, Arc<Service>>,
+    services: Catalog<ServiceId, Arc<Service>>,
     /// As the table holds them, hidden ones included.
-    stored: BTreeMap<ServiceId, Arc<Service>>,
-    names: HashMap<Arc<str>, Named>,
-    releases: BTreeMap<Arc<str>, ReleaseRecord>,
-    routers: BTreeMap<Arc<str>, RouterRecord>,
-    problems: BTreeMap<String, InvalidEntry>,
+    stored: Catalog<ServiceId, Arc<Service>>,
+    names: Catalog<Arc<str>, Named>,
+    releases: Arc<BTreeMap<Arc<str>, ReleaseRecord>>,
+    routers: Arc<BTreeMap<Arc<str>, RouterRecord>>,
+    problems: Arc<BTreeMap<String, InvalidEntry>>,
+    overlay: Arc<Overlay>,
+    counts: Counts,
+}
+
+/// How many servers there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// As routing sees them.
+    pub servers: usize,
+    /// As the table holds them, hidden ones included.
+    pub stored: usize,
+    /// Of these, suspect.
+    pub suspects: usize,
+}
+
+/// A service that differs between two views: what it was, and what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed<'a> {
+    /// What it is called.
+    pub id: &'a ServiceId,
+    /// None: it came.
+    pub before: Option<&'a Arc<Service>>,
+    /// None: it went.
+    pub now: Option<&'a Arc<Service>>,
 }
 
 /// Who says what a service is.
@@ -135,9 +157,48 @@ impl View {
         self.services.values()
     }
 
+    /// The services that are not what they were in an earlier view. Costs what changed, not what there is.
+    pub fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = Changed<'a>> {
+        changed(&before.services, &self.services)
+    }
+
+    /// The services of which the table says something else than in an earlier view.
+    pub fn stored_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = Changed<'a>> {
+        changed(&before.stored, &self.stored)
+    }
+
+    /// The names that mean something else than in an earlier view, with what they mean now.
+    pub fn renamed_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (&'a Arc<str>, Option<&'a Named>)> {
+        self.names.since(&before.names, Named::eq).map(|(name, _, now)| (name, now))
+    }
+
+    /// Whether a release may differ from that of an earlier view.
+    pub fn is_released_as(&self, before: &Self) -> bool {
+        Arc::ptr_eq(&self.releases, &before.releases)
+    }
+
+    /// How many services there are, as routing sees them.
+    pub fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Whether there is no service.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many servers there are.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// What an unversioned name means.
     pub fn named(&self, name: &str) -> Option<&Named> {
-        self.names.get(name)
+        let found = self.names.after(|known| **known < *name).next();
+        found.filter(|(known, _)| ***known == *name).map(|(_, named)| named)
     }
 
     /// Every name of a service with what it means, in no particular order.
@@ -179,6 +240,13 @@ impl View {
     pub fn entries(&self) -> Vec<Entry> {
         entry::entries(self)
     }
+}
+
+fn changed<'a>(
+    before: &'a Catalog<ServiceId, Arc<Service>>,
+    now: &'a Catalog<ServiceId, Arc<Service>>,
+) -> impl Iterator<Item = Changed<'a>> {
+    now.since(before, Arc::ptr_eq).map(|(id, before, now)| Changed { id, before, now })
 }
 
 impl Server {

@@ -13,6 +13,7 @@ use crate::{
     table::{
         Service, ServiceId, View,
         record::{ReleaseAction, ReleaseChange},
+        view::Changed,
     },
 };
 
@@ -41,13 +42,15 @@ impl Views {
     pub(super) fn next(&mut self, view: Arc<View>, at: u64) -> Vec<Notification> {
         let before = std::mem::replace(&mut self.before, Arc::clone(&view));
         let mut happened = Vec::new();
-        for service in view.services() {
-            let was = before.service(&service.id);
-            if was.is_some_and(|was| Arc::ptr_eq(was, service)) {
+        for Changed { id, before: was, now } in view.changed_since(&before) {
+            let Some(service) = now else {
+                let went = was.into_iter().flat_map(|was| came(was, None).map(move |server| (was, server)));
+                happened
+                    .extend(went.map(|(was, server)| up_or_down(Event::ServerDown, was, server, &view, at)));
                 continue;
-            }
-            if self.seen.len() < SEEN && self.seen.insert(service.id.clone()) {
-                happened.push(first_seen(&service.id, view.revision, at));
+            };
+            if self.seen.len() < SEEN && self.seen.insert(id.clone()) {
+                happened.push(first_seen(id, view.revision, at));
             }
             happened.extend(
                 came(service, was).map(|server| up_or_down(Event::ServerUp, service, server, &view, at)),
@@ -55,9 +58,8 @@ impl Views {
             let went = was.into_iter().flat_map(|was| came(was, Some(service)));
             happened.extend(went.map(|server| up_or_down(Event::ServerDown, service, server, &view, at)));
         }
-        for service in before.services().filter(|service| view.service(&service.id).is_none()) {
-            let went = came(service, None);
-            happened.extend(went.map(|server| up_or_down(Event::ServerDown, service, server, &view, at)));
+        if view.is_released_as(&before) {
+            return happened;
         }
         happened.extend(releases(&before, &view));
         happened

@@ -22,7 +22,6 @@ use tokio::{
 
 use super::config;
 use crate::{
-    plugin::PluginSet,
     proxy::{Compiler, Metrics, Parts, Planner, Proxy, Settings, listener_options, upstream_options},
     table::{
         self, Adapter, Table,
@@ -60,7 +59,7 @@ impl Rig {
         let compiler = Compiler::new(endpoints.clone(), metrics.clone(), tokio::runtime::Handle::current());
         let settings = Arc::new(Settings::new(&config.proxy, &config.routes, "test"));
         let planner = Planner::new(compiler, settings.clone());
-        planner.set(settings, table.view(), &PluginSet::default());
+        planner.set(settings, table.view(), &Arc::default());
         let parts = Parts {
             plan: planner.current().clone(),
             assignments: table.assignments().clone(),
@@ -79,7 +78,7 @@ impl Rig {
         self.table.set_overlay(config.services.clone());
         let _ = timeout(PATIENCE, views.changed()).await;
         let settings = Arc::new(Settings::new(&config.proxy, &config.routes, "test"));
-        self.planner.set(settings, self.table.view(), &PluginSet::default());
+        self.planner.set(settings, self.table.view(), &Arc::default());
     }
 
     pub(in crate::proxy) fn address(&self) -> SocketAddr {

@@ -22,7 +22,10 @@ use crate::table::{
 pub(crate) struct Draft<'a> {
     view: View,
     numbers: &'a Numbers,
-    touched: BTreeSet<ServiceId>,
+    /// What the table said before of the services that change.
+    touched: BTreeMap<ServiceId, Option<Arc<Service>>>,
+    /// Whose release changes.
+    released: BTreeSet<Arc<str>>,
     /// Whether a router came, went or started anew.
     routers: bool,
 }
@@ -30,7 +33,8 @@ pub(crate) struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// Begins with what a view holds.
     pub(crate) fn new(view: &View, numbers: &'a Numbers) -> Self {
-        Self { view: view.clone(), numbers, touched: BTreeSet::new(), routers: false }
+        let view = view.clone();
+        Self { view, numbers, touched: BTreeMap::new(), released: BTreeSet::new(), routers: false }
     }
 
     /// Makes a change.
@@ -49,8 +53,8 @@ impl<'a> Draft<'a> {
         };
         let problem = format!("{kind} {key}");
         match outcome {
-            Ok(()) => drop(self.view.problems.remove(&problem)),
-            Err(error) => drop(self.view.problems.insert(problem, error)),
+            Ok(()) => self.solved(&problem),
+            Err(error) => drop(Arc::make_mut(&mut self.view.problems).insert(problem, error)),
         }
     }
 
@@ -64,16 +68,26 @@ impl<'a> Draft<'a> {
         match parsed {
             Key::Service(id) => self.put_service(&id, read(kind, key, value)?),
             Key::Server(id, server) => self.put_server(&id, server, read(kind, key, value)?),
-            Key::Release(name) => drop(self.view.releases.insert(name.into(), read(kind, key, value)?)),
+            Key::Release(name) => {
+                let record = read(kind, key, value)?;
+                Arc::make_mut(&mut self.view.releases).insert(name.into(), record);
+                self.released.insert(name.into());
+            }
             Key::Router(id) => self.put_router(id, read(kind, key, value)?),
         }
         Ok(())
     }
 
+    fn solved(&mut self, problem: &str) {
+        if self.view.problems.contains_key(problem) {
+            Arc::make_mut(&mut self.view.problems).remove(problem);
+        }
+    }
+
     fn put_router(&mut self, id: &str, record: RouterRecord) {
-        let before = self.view.routers.insert(id.into(), record);
-        let same = before.is_some_and(|before| before.incarnation == self.view.routers[id].incarnation);
-        self.routers |= !same;
+        let known = self.view.routers.get(id);
+        self.routers |= known.is_none_or(|known| known.incarnation != record.incarnation);
+        Arc::make_mut(&mut self.view.routers).insert(id.into(), record);
     }
 
     fn put_service(&mut self, id: &ServiceId, record: ServiceRecord) {
@@ -101,12 +115,17 @@ impl<'a> Draft<'a> {
 
     /// Removes an entry, there or not.
     pub(crate) fn delete(&mut self, kind: &str, key: &str) {
-        self.view.problems.remove(&format!("{kind} {key}"));
+        self.solved(&format!("{kind} {key}"));
         match Key::parse(kind, key) {
             Some(Ok(Key::Service(id))) => self.delete_service(&id),
             Some(Ok(Key::Server(id, server))) => self.delete_server(&id, server),
-            Some(Ok(Key::Release(name))) => drop(self.view.releases.remove(name)),
-            Some(Ok(Key::Router(id))) => self.routers |= self.view.routers.remove(id).is_some(),
+            Some(Ok(Key::Release(name))) => {
+                Arc::make_mut(&mut self.view.releases).remove(name);
+                self.released.insert(name.into());
+            }
+            Some(Ok(Key::Router(id))) => {
+                self.routers |= Arc::make_mut(&mut self.view.routers).remove(id).is_some();
+            }
             Some(Err(_)) | None => {}
         }
     }
@@ -138,7 +157,7 @@ impl<'a> Draft<'a> {
     fn find_orphans(&mut self) {
         let ids: Vec<ServiceId> = match self.routers {
             true => self.view.stored.keys().cloned().collect(),
-            false => self.touched.iter().cloned().collect(),
+            false => self.touched.keys().cloned().collect(),
         };
         for id in ids {
             let routers = &self.view.routers;
@@ -158,32 +177,88 @@ impl<'a> Draft<'a> {
 
     /// The service to change, the draft's own copy.
     fn service(&mut self, id: &ServiceId) -> &mut Service {
-        self.touched.insert(id.clone());
-        let numbers = self.numbers;
-        let new = || Arc::new(new_service(id, ServiceRecord::default(), Origin::Table, numbers));
-        Arc::make_mut(self.view.stored.entry(id.clone()).or_insert_with(new))
+        if !self.touched.contains_key(id) {
+            let before = self.view.stored.get(id).cloned();
+            if before.is_none() {
+                let new = new_service(id, ServiceRecord::default(), Origin::Table, self.numbers);
+                self.view.stored.insert(id.clone(), Arc::new(new));
+            }
+            self.touched.insert(id.clone(), before);
+        }
+        Arc::make_mut(self.view.stored.get_mut(id).expect("what was touched was made"))
     }
 
     /// The view, under the services of the configuration.
     pub(crate) fn finish(mut self, revision: Revision, overlay: &Overlay) -> View {
         self.find_orphans();
-        for id in &self.touched {
-            let service = self.view.stored.get_mut(id).expect("what was touched was made");
-            if service.declared || !service.servers.is_empty() {
-                Arc::make_mut(service).index();
-            } else {
-                self.view.stored.remove(id);
+        self.settle();
+        let mut names: BTreeSet<Arc<str>> = std::mem::take(&mut self.released);
+        for id in self.concerned(overlay) {
+            names.insert(id.name().into());
+            self.overlay(&id, overlay);
+        }
+        for name in names {
+            let record = self.view.releases.get(&name);
+            match named::meaning(&name, &self.view.services, record, self.numbers) {
+                Some(meaning) => drop(self.view.names.insert(name, meaning)),
+                None => drop(self.view.names.remove(&name)),
             }
         }
-        let (view, configured) = (&self.view, &self.view.services);
-        let overlaid = overlay
-            .iter()
-            .map(|(id, spec)| (id.clone(), overlaid(configured.get(id), id, spec, self.numbers)));
-        let mut services: BTreeMap<_, _> = view.stored.clone();
-        services.extend(overlaid);
-        let names = named::compile(&services, &view.releases, self.numbers);
-        View { revision, services, names, ..self.view }
+        View { revision, ..self.view }
     }
+
+    /// What was touched is indexed, or gone.
+    fn settle(&mut self) {
+        for (id, before) in &self.touched {
+            let service = self.view.stored.get_mut(id).expect("what was touched was made");
+            let kept = service.declared || !service.servers.is_empty();
+            if kept {
+                Arc::make_mut(service).index();
+            }
+            let now = kept.then(|| Arc::clone(service));
+            if !kept {
+                self.view.stored.remove(id);
+            }
+            let counts = &mut self.view.counts;
+            counts.stored = counts.stored + servers(now.as_ref()) - servers(before.as_ref());
+            counts.suspects = counts.suspects + suspects(now.as_ref()) - suspects(before.as_ref());
+        }
+    }
+
+    /// The services that may not be as they were: all of the configuration if that is another.
+    fn concerned(&mut self, overlay: &Overlay) -> BTreeSet<ServiceId> {
+        let mut concerned: BTreeSet<ServiceId> = self.touched.keys().cloned().collect();
+        if *self.view.overlay != *overlay {
+            concerned.extend(self.view.overlay.keys().chain(overlay.keys()).cloned());
+            self.view.overlay = Arc::new(overlay.clone());
+        }
+        concerned
+    }
+
+    /// Of the configuration, else of the table, else not there.
+    fn overlay(&mut self, id: &ServiceId, overlay: &Overlay) {
+        let services = &mut self.view.services;
+        let now = match overlay.get(id) {
+            Some(spec) => Some(overlaid(services.get(id), id, spec, self.numbers)),
+            None => self.view.stored.get(id).cloned(),
+        };
+        let count = servers(now.as_ref());
+        let before = match now {
+            Some(now) => services.insert(id.clone(), now),
+            None => services.remove(id),
+        };
+        self.view.counts.servers = self.view.counts.servers + count - servers(before.as_ref());
+    }
+}
+
+fn servers(service: Option<&Arc<Service>>) -> usize {
+    service.map_or(0, |service| service.servers.len())
+}
+
+fn suspects(service: Option<&Arc<Service>>) -> usize {
+    let suspects =
+        |service: &Arc<Service>| service.servers.iter().filter(|server| server.is_suspect()).count();
+    service.map_or(0, suspects)
 }
 
 /// A service of the configuration; the one before it if nothing changed.

@@ -1,18 +1,15 @@
 //! What an unversioned name means: the one service of that name, or the release's versions in
 //! their shares, the same one for a client at every router.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    str::FromStr,
-    sync::Arc,
-};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use http::{HeaderMap, HeaderName};
 
 use super::{Origin, ReleaseRecord, Service, ServiceId, draft::new_service};
 use crate::table::{
-    Numbers, hash,
+    Numbers,
+    catalog::Catalog,
+    hash,
     record::{Canary, ServiceRecord, Sticky},
 };
 
@@ -152,21 +149,27 @@ impl Release {
     }
 }
 
-type Services = BTreeMap<ServiceId, Arc<Service>>;
+type Services = Catalog<ServiceId, Arc<Service>>;
 
-pub(super) fn compile(
+/// What a name means, if there is a service of that name.
+pub(super) fn meaning(
+    name: &str,
     services: &Services,
-    releases: &BTreeMap<Arc<str>, ReleaseRecord>,
+    record: Option<&ReleaseRecord>,
     numbers: &Numbers,
-) -> HashMap<Arc<str>, Named> {
-    let mut by_name = HashMap::<&str, Vec<&ServiceId>>::new();
-    services.keys().for_each(|id| by_name.entry(id.name()).or_default().push(id));
-    let meaning = |(name, ids): (&str, Vec<&ServiceId>)| {
-        let record = releases.get(name);
-        let release = record.and_then(|record| release(name, record, services, numbers));
-        (Arc::from(name), named(&ids, release, record))
-    };
-    by_name.into_iter().map(meaning).collect()
+) -> Option<Named> {
+    let ids = versions(name, services);
+    let release = record.and_then(|record| release(name, record, services, numbers));
+    (!ids.is_empty()).then(|| named(&ids, release, record))
+}
+
+/// The service of this name without a version, and those with one: the latter stand in a row.
+fn versions<'a>(name: &str, services: &'a Services) -> Vec<&'a ServiceId> {
+    let prefix = format!("{name}@");
+    let unversioned = services.after(|id| id.as_str() < name).map(|(id, _)| id).next();
+    let unversioned = unversioned.filter(|id| id.as_str() == name);
+    let versioned = services.after(|id| *id.as_str() < *prefix).map(|(id, _)| id);
+    unversioned.into_iter().chain(versioned.take_while(|id| id.as_str().starts_with(&prefix))).collect()
 }
 
 /// A release decides as soon as one of its versions is there, over a service without a version too.
@@ -190,14 +193,15 @@ fn named(ids: &[&ServiceId], release: Option<Release>, record: Option<&ReleaseRe
 /// None if no live version is there.
 fn release(name: &str, record: &ReleaseRecord, services: &Services, numbers: &Numbers) -> Option<Release> {
     let there =
-        |version: &String| ServiceId::versioned(name, version).ok().filter(|id| services.contains_key(id));
+        |version: &String| ServiceId::versioned(name, version).ok().filter(|id| services.get(id).is_some());
     let share = |(version, weight): (&String, &u32)| {
         let id = there(version).filter(|_| *weight > 0)?;
         Some(Share { hash: hash::stable(version), id, weight: *weight })
     };
     let shares: Vec<_> = record.weights.iter().filter_map(share).collect();
     let stay: Vec<_> = record.stay.iter().filter_map(there).collect();
-    let sticky = shares.iter().map(|share| &share.id).chain(&stay).map(|id| services[id].record.sticky);
+    let sticky = shares.iter().map(|share| &share.id).chain(&stay);
+    let sticky = sticky.filter_map(|id| Some(services.get(id)?.record.sticky));
     let sticky = sticky.max_by_key(|sticky| match sticky {
         Sticky::For(ttl) => Some(*ttl),
         Sticky::Off => None,
