@@ -1,4 +1,4 @@
-//! A real etcd, alone in a directory of its own, that can be stopped and started again.
+//! A real etcd in a directory of its own, alone or in a cluster, that can be stopped and started again.
 
 use std::{net::TcpListener, process::Stdio, time::Duration};
 
@@ -14,8 +14,11 @@ use crate::wait::{PATIENCE, eventually, within};
 pub struct Etcd {
     child: Option<Child>,
     directory: TempDir,
+    name: String,
     client: u16,
     peer: u16,
+    /// Every member, itself included, as `NAME=PEER`.
+    members: String,
     further: Vec<String>,
 }
 
@@ -32,11 +35,31 @@ impl Etcd {
         etcd
     }
 
+    /// Starts a cluster of so many, empty. Unlike one alone, these wait for the disk.
+    pub async fn cluster(count: usize) -> Vec<Self> {
+        let mut cluster: Vec<Self> = (0..count).map(|at| Self::new(&format!("member-{at}"), &[])).collect();
+        let members: Vec<String> = cluster.iter().map(|etcd| etcd.members.clone()).collect();
+        for etcd in &mut cluster {
+            etcd.members = members.join(",");
+            etcd.spawn();
+        }
+        for etcd in &cluster {
+            etcd.healthy().await;
+        }
+        cluster
+    }
+
     /// One that has yet to be started; its address is fixed already.
     pub fn stopped(arguments: &[&str]) -> Self {
+        Self::new("one", &[&["--unsafe-no-fsync"], arguments].concat())
+    }
+
+    fn new(name: &str, arguments: &[&str]) -> Self {
         let further = arguments.iter().map(ToString::to_string).collect();
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Self { child: None, directory, client: free_port(), peer: free_port(), further }
+        let (client, peer) = (free_port(), free_port());
+        let members = format!("{name}=http://127.0.0.1:{peer}");
+        Self { child: None, directory, name: name.to_owned(), client, peer, members, further }
     }
 
     /// Its client endpoint.
@@ -46,15 +69,23 @@ impl Etcd {
 
     /// Starts it again with the data that it had.
     pub async fn up(&mut self) {
+        self.spawn();
+        self.healthy().await;
+    }
+
+    fn spawn(&mut self) {
         let peer = format!("http://127.0.0.1:{}", self.peer);
         let mut command = Command::new("etcd");
-        command.args(["--name", "one", "--log-level", "error", "--logger", "zap", "--unsafe-no-fsync"]);
+        command.args(["--name", &self.name, "--log-level", "error", "--logger", "zap"]);
         command.arg("--data-dir").arg(self.directory.path().join("etcd"));
         command.args(["--listen-client-urls", &self.endpoint(), "--advertise-client-urls", &self.endpoint()]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("one={peer}")]).args(&self.further);
+        command.args(["--initial-cluster", &self.members]).args(&self.further);
         command.kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().expect("start etcd: install etcd-server (.ci/install does)"));
+    }
+
+    async fn healthy(&self) {
         eventually(|| async {
             TcpStream::connect(("127.0.0.1", self.client)).await?;
             let health = self.ctl(&["endpoint", "health"]).await;

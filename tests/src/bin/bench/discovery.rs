@@ -1,19 +1,27 @@
-//! Part four: how soon connected services are told, what an idle connection costs, and how soon a
-//! thousand are back.
+//! Part four: how soon connected services are told, with a table in memory and through three etcd, what
+//! an idle connection costs, and how soon a thousand are back.
+//!
+//! The gateways have the first core, whoever listens the second; etcd may use both, and writes to disk.
 
 use std::{
+    io::Write,
     net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
 };
 
-use futures_util::{SinkExt, StreamExt, future::join_all};
-use message_flow_tests::{Gateway, Service};
+use futures_util::SinkExt;
+use message_flow_tests::{Etcd, Gateway};
 use serde_json::json;
 use tokio::{net::TcpStream, process::Command, task::JoinSet};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use crate::{effort::Effort, histogram::Histogram, usage};
+use crate::{
+    ears::{Ears, frame},
+    effort::Effort,
+    histogram::Histogram,
+    routing, usage,
+};
 
 /// Services that are connected while notifications are measured.
 const CONNECTED: usize = 1000;
@@ -23,6 +31,8 @@ const CONCERNED: usize = 100;
 const IDLE: usize = 10_000;
 /// Connections opened at once.
 const AT_ONCE: usize = 200;
+/// From one registration to the next, so that none waits for what the one before left to do.
+const BREATH: Duration = Duration::from_millis(20);
 /// Clients that only listen now and then answer no pings.
 const CONFIG: &str =
     "[api.limits]\nconnections = 4096\n[discovery]\nrate = 1000\nping = \"10m\"\ndeadline = \"20m\"\n";
@@ -36,10 +46,21 @@ type Socket = WebSocketStream<TcpStream>;
 pub(crate) async fn measure(binary: &Path, effort: Effort) -> anyhow::Result<()> {
     let most = raise_limit().await?;
     anyhow::ensure!(most > CONNECTED, "only {most} files may be open: raise the limit");
-    let gateway = Gateway::setup().binary(binary).config(CONFIG).start().await;
-    let sockets = notifications(&gateway, effort).await?;
+    let etcd = Etcd::cluster(3).await;
+    routing::pin_self()?;
+    let gateway = Gateway::setup().binary(binary).pinned(0).config(CONFIG).start().await;
+    let sockets = notifications("", &[&gateway, &gateway], effort).await?;
     reconnects(&gateway, sockets).await?;
     drop(gateway);
+    let endpoints: Vec<_> = etcd.iter().map(Etcd::endpoint).collect();
+    let table = format!(
+        "[table]\nadapter = \"etcd\"\n[plugin.etcd]\nconfig = {{ endpoints = \"{}\", prefix = \"/bench\" }}\n",
+        endpoints.join(",")
+    );
+    let router = || Gateway::setup().binary(binary).pinned(0).config(CONFIG).config(&table).start();
+    let (told, tells) = (router().await, router().await);
+    drop(notifications(" at another router of three etcd", &[&told, &tells], effort).await?);
+    drop((told, tells, etcd));
     idle(binary, most.min(usize::try_from(effort.many)?).min(IDLE)).await
 }
 
@@ -55,45 +76,47 @@ async fn raise_limit() -> anyhow::Result<usize> {
     Ok(hard.saturating_sub(500))
 }
 
-async fn notifications(gateway: &Gateway, effort: Effort) -> anyhow::Result<Vec<Socket>> {
+/// The services are connected to the first gateway, the one that comes and goes to the second.
+async fn notifications(
+    where_from: &str,
+    [told, tells]: &[&Gateway; 2],
+    effort: Effort,
+) -> anyhow::Result<Vec<std::net::TcpStream>> {
     let needs = |at: usize| if at < CONCERNED { json!(["explosion-service"]) } else { json!(["nothing"]) };
     let define =
         |at: usize| json!({ "name": format!("service-{at}"), "port": 1 + at, "requires": needs(at) });
-    let mut sockets = connect(gateway.api(), CONNECTED, |at| Some(define(at).to_string())).await?;
-    wait_for_servers(gateway, CONNECTED).await;
+    let mut sockets = connect(told.api(), CONNECTED, |at| Some(define(at).to_string())).await?;
+    wait_for_servers(told, CONNECTED).await;
+    let streams = plain(sockets.drain(..CONCERNED))?;
+    let mut ears = Ears::new(streams.iter().map(std::net::TcpStream::try_clone).collect::<Result<_, _>>()?)?;
     let mut latencies = Histogram::new();
-    let mut explosion = Service::open(gateway.api()).await;
-    for round in 0..effort.replacements.max(20) {
-        let begin = Instant::now();
-        explosion.say(json!({ "name": "explosion-service", "port": 10_000 + round })).await;
-        for latency in join_all(sockets[..CONCERNED].iter_mut().map(|socket| heard(socket, begin))).await {
-            latencies.count(latency?);
-        }
+    let (_, explosion) = open(tells.api(), 0, None).await?;
+    let mut explosion = plain([explosion])?.remove(0);
+    explosion.set_nonblocking(false)?;
+    for round in 0..effort.replacements.max(20) * 3 {
+        tokio::time::sleep(BREATH).await;
+        let definition = json!({ "name": "explosion-service", "port": 10_000 + round });
+        ears.hear(&mut explosion, &frame(&definition.to_string()), &mut latencies)?;
     }
-    explosion.say(json!({ "type": "deregister" })).await;
-    explosion.settled().await;
+    explosion.write_all(&frame(r#"{"type":"deregister"}"#))?;
     println!(
-        "discovery: {CONCERNED} of {CONNECTED} connected services told of a registration after p50 {:.1} ms, p99 {:.1} ms, longest {:.1?}",
+        "discovery: {CONCERNED} of {CONNECTED} connected services told of a registration{where_from} after p50 {:.1} ms, p99 {:.1} ms, longest {:.1?}",
         latencies.quantile(0.5) / 1000.0,
         latencies.quantile(0.99) / 1000.0,
         latencies.longest(),
     );
-    Ok(sockets)
+    let mut all = streams;
+    all.extend(plain(sockets)?);
+    Ok(all)
 }
 
-async fn heard(socket: &mut Socket, begin: Instant) -> anyhow::Result<Duration> {
-    loop {
-        match socket.next().await {
-            Some(Ok(Message::Text(_))) => return Ok(begin.elapsed()),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(error.into()),
-            None => anyhow::bail!("a connection ended"),
-        }
-    }
+/// The sockets themselves; nothing has come on them yet.
+fn plain(sockets: impl IntoIterator<Item = Socket>) -> anyhow::Result<Vec<std::net::TcpStream>> {
+    Ok(sockets.into_iter().map(|socket| socket.into_inner().into_std()).collect::<Result<_, _>>()?)
 }
 
 /// All connections break off at once; how long until every service is there again.
-async fn reconnects(gateway: &Gateway, sockets: Vec<Socket>) -> anyhow::Result<()> {
+async fn reconnects(gateway: &Gateway, sockets: Vec<std::net::TcpStream>) -> anyhow::Result<()> {
     drop(sockets);
     let begin = Instant::now();
     let define = |at: usize| json!({ "name": format!("service-{at}"), "port": 1 + at }).to_string();
@@ -107,7 +130,7 @@ async fn reconnects(gateway: &Gateway, sockets: Vec<Socket>) -> anyhow::Result<(
 }
 
 async fn idle(binary: &Path, count: usize) -> anyhow::Result<()> {
-    let gateway = Gateway::setup().binary(binary).config(CONFIG).start().await;
+    let gateway = Gateway::setup().binary(binary).pinned(0).config(CONFIG).start().await;
     let before = usage::resident(&[gateway.pid()]);
     let define = |at: usize| json!({ "name": format!("idle-{at}"), "requires": ["nothing"] }).to_string();
     let sockets = connect(gateway.api(), count, |at| Some(define(at))).await?;

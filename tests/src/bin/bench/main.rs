@@ -16,6 +16,7 @@
 //! build; a peer that is not installed is left out.
 
 mod discovery;
+mod ears;
 mod effort;
 mod histogram;
 mod peers;

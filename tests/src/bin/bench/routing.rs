@@ -260,7 +260,7 @@ fn print(rows: &[Row], effort: Effort) {
 }
 
 /// Moves this process to the second core, away from what it measures.
-fn pin_self() -> anyhow::Result<()> {
+pub(crate) fn pin_self() -> anyhow::Result<()> {
     let pid = std::process::id().to_string();
     let output = Command::new("taskset").args(["-a", "-cp", "1", &pid]).output()?;
     anyhow::ensure!(output.status.success(), "taskset could not pin the benchmark: it needs two cores");
