@@ -21,6 +21,7 @@ mod serve;
 mod servers;
 mod services;
 mod shown;
+mod token;
 mod watch;
 
 use std::sync::Arc;

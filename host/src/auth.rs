@@ -129,7 +129,7 @@ pub struct Access {
 }
 
 /// The rules that hold for one request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// None: there are no rules, everything is allowed.
     rules: Option<Vec<Rule>>,
@@ -148,10 +148,15 @@ impl Access {
 
     /// Who holds this token; `None` if nobody does. Looks at every rule whichever matches.
     pub fn identify(&self, token: Option<&str>) -> Option<Identity> {
+        self.identify_hash(token.map(TokenHash::of))
+    }
+
+    /// As [`Self::identify`], of a token that is only known by its hash.
+    pub fn identify_hash(&self, token: Option<TokenHash>) -> Option<Identity> {
         if self.is_open() {
             return Some(Identity { rules: None });
         }
-        let hash = TokenHash::of(token?);
+        let hash = token?;
         let mut known = Choice::from(0);
         let mut rules = Vec::new();
         for rule in &self.rules {

@@ -60,7 +60,7 @@ export interface Events {
 }
 
 export interface Options {
-  /** An access token. Browsers cannot send one. */
+  /** An access token. */
   token?: string;
   /** The revision that was seen last, from an earlier run. */
   since?: number | string;

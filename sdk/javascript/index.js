@@ -8,6 +8,7 @@
 import { Backoff } from './backoff.js';
 
 const PATH = '/v1/connect';
+const PROTOCOL = 'message-flow';
 /** A connection that lasted so long, or brought a message, was a good one. Milliseconds. */
 const GOOD_AFTER = 5_000;
 /** Neither a handshake nor the silence of a router may take longer. Milliseconds. */
@@ -189,7 +190,7 @@ function address(text) {
   return url.href;
 }
 
-/** The `ws` package in Node, as it can ping and send a token; else what the platform has. */
+/** The `ws` package in Node, as it can ping; else what the platform has. */
 async function implementation() {
   const isNode = typeof process !== 'undefined' && process.versions?.node;
   if (!isNode) return globalThis.WebSocket;
@@ -201,10 +202,19 @@ async function implementation() {
   }
 }
 
-/** Browsers cannot set headers: there a token needs the platform's own means, such as a cookie. */
+/**
+ * The platform's own WebSocket sets no headers, as in browsers: there the token is offered as a subprotocol.
+ * The router answers with the one that holds no token.
+ */
 function open(WebSocket, router, token) {
   if (!token) return new WebSocket(router);
+  if (WebSocket === globalThis.WebSocket) return new WebSocket(router, [PROTOCOL, `${PROTOCOL}.bearer.${base64url(token)}`]);
   return new WebSocket(router, { headers: { authorization: `Bearer ${token}` } });
+}
+
+function base64url(text) {
+  const bytes = String.fromCharCode(...new TextEncoder().encode(text));
+  return btoa(bytes).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '');
 }
 
 /** Ends a connection whose other end is silent; where the platform cannot ping, it sees to that itself. */

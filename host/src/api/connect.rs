@@ -16,11 +16,13 @@ use super::{
     State,
     guard::Caller,
     problem::{Kind, Problem},
+    token,
 };
 use crate::{auth::Action, discovery::Peer};
 
 /// Opens the connection of a service: a WebSocket on which it says who it is and what it needs, and
-/// is told what is there. `/` does the same.
+/// is told what is there. `/` does the same. A page in a browser, which cannot set headers here, offers its
+/// token as a subprotocol: `message-flow` and `message-flow.bearer.` with the token in base64url.
 #[utoipa::path(
     get, path = "/v1/connect", tag = "discovery",
     responses(
@@ -36,7 +38,9 @@ pub(super) async fn connect(
 ) -> Result<Response, Problem> {
     caller.must(Action::Register, None)?;
     let accept = accept(request.headers())?;
-    let peer = Peer { address: caller.address()?, identity: caller.identity() };
+    let protocol = token::protocol(request.headers());
+    let (identity, following) = caller.follow(state.config.clone());
+    let peer = Peer { address: caller.address()?, identity };
     let place = state.discovery.admit().ok_or_else(|| {
         Problem::new(Kind::TooMany, "as many services are connected as `discovery.connections` allows")
     })?;
@@ -44,8 +48,10 @@ pub(super) async fn connect(
     let (discovery, drain) = (Arc::clone(&state.discovery), state.drain.clone());
     tokio::spawn(async move {
         let Ok(io) = upgrade.await else { return };
-        discovery.serve(TokioIo::new(io), peer, drain).await;
-        drop(place);
+        tokio::select! {
+            () = discovery.serve(TokioIo::new(io), peer, drain) => drop(place),
+            never = following => match never {},
+        }
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -53,6 +59,7 @@ pub(super) async fn connect(
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    headers.extend(protocol.map(|protocol| (header::SEC_WEBSOCKET_PROTOCOL, protocol)));
     Ok(response)
 }
 

@@ -2,23 +2,26 @@
 //! long it may take. Handlers get a [`Caller`] and ask it whether they may.
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use axum::{
     extract::{FromRequestParts, Request, State as Shared},
-    http::{HeaderMap, Method, header, request::Parts},
+    http::{Method, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use tokio::sync::watch;
 
 use super::{
     State,
     problem::{Kind, Problem},
+    token::token,
 };
 use crate::{
-    auth::{Action, Identity},
+    auth::{Action, Identity, TokenHash},
     config::Config,
 };
 
@@ -30,6 +33,7 @@ pub(super) struct Peer(pub(super) SocketAddr);
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     identity: Identity,
+    token: Option<TokenHash>,
     peer: Option<SocketAddr>,
     request: Arc<str>,
 }
@@ -52,9 +56,28 @@ impl Caller {
         Ok(peer.ip())
     }
 
-    /// For what lasts longer than the request.
-    pub(super) fn identity(&self) -> Identity {
-        self.identity.clone()
+    /// For what lasts longer than the request: who the caller is, under the rules of that time; none once its
+    /// token is not known any more. The rules are followed for as long as `following` is polled.
+    pub(super) fn follow(
+        &self,
+        mut config: watch::Receiver<Arc<Config>>,
+    ) -> (watch::Receiver<Option<Identity>>, impl Future<Output = Infallible> + use<>) {
+        let (sender, identity) = watch::channel(Some(self.identity.clone()));
+        let token = self.token;
+        let following = async move {
+            loop {
+                if config.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                let now = config.borrow_and_update().access.identify_hash(token);
+                sender.send_if_modified(|known| {
+                    let changed = *known != now;
+                    *known = now;
+                    changed
+                });
+            }
+        };
+        (identity, following)
     }
 
     /// What the log and histories call the caller.
@@ -115,20 +138,16 @@ fn admit(config: &Config, request: &Request) -> Result<Caller, Problem> {
     let path = request.uri().path();
     let request = format!("{} {path}", request.method()).into();
     let public = matches!(path, "/live" | "/ready" | "/v1/openapi.json");
-    match config.access.identify(token(headers)) {
-        Some(identity) => Ok(Caller { identity, peer, request }),
-        None if public => Ok(Caller { identity: Identity::nobody(), peer, request }),
+    let token = token(headers).map(|token| TokenHash::of(&token));
+    match config.access.identify_hash(token) {
+        Some(identity) => Ok(Caller { identity, token, peer, request }),
+        None if public => Ok(Caller { identity: Identity::nobody(), token, peer, request }),
         None => {
-            let given = if token(headers).is_some() { "an unknown token" } else { "no token" };
+            let given = if token.is_some() { "an unknown token" } else { "no token" };
             tracing::warn!(?peer, %request, "denied: {given}");
             Err(Problem::new(Kind::Unauthenticated, format!("{given}: send `Authorization: Bearer TOKEN`")))
         }
     }
-}
-
-fn token(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn host(request: &Request) -> Option<&str> {
@@ -183,17 +202,5 @@ mod tests {
             assert_eq!(is_ours(Some(host), listen), expect, "{host}");
         }
         assert!(!is_ours(None, listen));
-    }
-
-    #[test]
-    fn tokens_come_as_bearers() {
-        let of = |text: &str| {
-            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, text.parse().unwrap())]);
-            token(&headers).map(str::to_owned)
-        };
-        assert_eq!(of("Bearer mf_1"), Some("mf_1".into()));
-        assert_eq!(of("bearer  mf_1 "), Some("mf_1".into()));
-        assert_eq!(of("Basic mf_1"), None);
-        assert_eq!(of("mf_1"), None);
     }
 }

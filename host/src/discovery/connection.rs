@@ -9,13 +9,13 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Bytes, Error, Message,
+        Bytes, Error, Message, Utf8Bytes,
         error::CapacityError,
         protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
@@ -56,8 +56,18 @@ const BURST: f64 = 100.0;
 pub struct Peer {
     /// Its address, which its server has unless it says another.
     pub address: IpAddr,
-    /// What it may do.
-    pub identity: Identity,
+    /// What it may do, and a notice of each change of that; none: its token is not known any more.
+    pub identity: watch::Receiver<Option<Identity>>,
+}
+
+impl Peer {
+    fn may(&self, action: Action, service: &ServiceId) -> bool {
+        self.identity.borrow().as_ref().is_some_and(|identity| identity.may(action, Some(service.as_str())))
+    }
+
+    fn may_need(&self, service: &ServiceId) -> bool {
+        self.may(Action::Read, service) || self.may(Action::Register, service)
+    }
 }
 
 /// Serves a connection until it ends. `io` has just become a WebSocket.
@@ -117,6 +127,8 @@ enum Ended {
     Dead,
     /// It sent something that cannot be read on after.
     Unreadable(CloseCode, &'static str),
+    /// It may no longer be what it is.
+    Denied(String),
     /// This process stops.
     Leaving,
 }
@@ -143,6 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                         self.send(Message::Ping(Bytes::new())).await
                     }
                 },
+                Ok(()) = self.peer.identity.changed() => self.still_allowed(),
                 () = drain.requested() => Err(Ended::Leaving),
             };
             if let Err(ended) = step {
@@ -216,9 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             _ => return Ok(said),
         };
         for requirement in requires {
-            let name = Some(requirement.service.as_str());
-            let identity = &self.peer.identity;
-            if !identity.may(Action::Read, name) && !identity.may(Action::Register, name) {
+            if !self.peer.may_need(&requirement.service) {
                 let reason = format!("this token does not allow to read {}", requirement.service);
                 return Err(Fault::new(Code::Denied, reason));
             }
@@ -227,8 +238,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     fn may_register(&self, service: &ServiceId) -> Result<(), Fault> {
-        if !self.peer.identity.may(Action::Register, Some(service.as_str())) {
-            let (label, peer) = (self.peer.identity.label(), self.peer.address);
+        if !self.peer.may(Action::Register, service) {
+            let identity = self.peer.identity.borrow();
+            let (label, peer) = (identity.as_ref().map(Identity::label), self.peer.address);
             tracing::warn!(label, %peer, %service, "denied: the token does not allow to register this service");
             return Err(Fault::new(Code::Denied, format!("this token does not allow to register {service}")));
         }
@@ -241,6 +253,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Err(Fault::new(Code::Configured, reason))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The access rules have changed. One who is or needs what it no longer may connects again, and is
+    /// told then what it may not.
+    fn still_allowed(&mut self) -> Result<(), Ended> {
+        if self.peer.identity.borrow_and_update().is_none() {
+            return Err(Ended::Denied("the token is not valid any more".to_owned()));
+        }
+        let registered = self.session.server().map(|place| &place.service);
+        let denied = registered.filter(|service| !self.peer.may(Action::Register, service));
+        let denied = denied.or_else(|| self.session.needs().find(|service| !self.peer.may_need(service)));
+        match denied {
+            Some(service) => Err(Ended::Denied(format!("the token does not allow {service} any more"))),
+            None => Ok(()),
         }
     }
 
@@ -363,8 +390,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 metrics.dead.inc();
                 None
             }
-            Ended::Unreadable(code, reason) => Some((code, reason)),
-            Ended::Leaving => Some((CloseCode::Away, "the router is stopping; connect again")),
+            Ended::Unreadable(code, reason) => Some((code, reason.into())),
+            Ended::Denied(ref reason) => {
+                tracing::warn!(peer = %self.peer.address, service = ?self.session.service(), reason, "a connection is closed: the access rules have changed");
+                Some((CloseCode::Policy, Utf8Bytes::from(reason.as_str())))
+            }
+            Ended::Leaving => Some((CloseCode::Away, "the router is stopping; connect again".into())),
         };
         let leaving = matches!(ended, Ended::Leaving);
         let server = self.session.server().cloned();
@@ -373,14 +404,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         if let Some(place) = server.filter(|_| !leaving) {
             let (view, at) = (self.discovery.table.view(), self.discovery.table.clock().now());
-            let order = self.discovery.holdings.lock().end(&view, &place, self.number, at);
+            let allowed = self.peer.may(Action::Register, &place.service);
+            let order = match allowed {
+                true => self.discovery.holdings.lock().end(&view, &place, self.number, at),
+                // Nobody may bring it back, so nobody waits for that.
+                false => self.discovery.holdings.lock().remove(&place, self.number),
+            };
             if let Some(order) = order {
-                metrics.suspects.inc();
+                metrics.suspects.inc_by(u64::from(allowed));
                 self.discovery.order(order).await;
             }
         }
         if let Some((code, reason)) = goodbye {
-            let frame = CloseFrame { code, reason: reason.into() };
+            let frame = CloseFrame { code, reason };
             let _ = timeout(Duration::from_secs(1), self.socket.close(Some(frame))).await;
         }
     }

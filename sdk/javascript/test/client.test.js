@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
-import { WebSocketServer } from 'ws';
+import { WebSocket, WebSocketServer } from 'ws';
 import { Backoff } from '../backoff.js';
 import { connect } from '../index.js';
 
@@ -135,4 +135,23 @@ test('waits longer each time, at random', () => {
   assert.deepEqual([1, 2, 3, 4, 5, 6].map(() => backoff.next()), [50, 100, 200, 400, 500, 500]);
   backoff.reset();
   assert.equal(backoff.next(), 50);
+});
+
+test('offers its token as a subprotocol where the platform has a WebSocket of its own', async () => {
+  const platform = globalThis.WebSocket;
+  globalThis.WebSocket = WebSocket;
+  try {
+    await scene(
+      async (service, router) => {
+        await router.next();
+        const { authorization, 'sec-websocket-protocol': offered } = router.request.headers;
+        assert.equal(authorization, undefined);
+        assert.equal(offered, 'message-flow,message-flow.bearer.c8OkY3JldD8_Pw');
+        assert.equal(router.socket.protocol, 'message-flow');
+      },
+      { token: 'säcret???', WebSocket },
+    );
+  } finally {
+    globalThis.WebSocket = platform;
+  }
 });
