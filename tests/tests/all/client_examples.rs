@@ -5,7 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use message_flow_tests::{Gateway, within};
+use message_flow_tests::{Gateway, eventually, within};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -49,6 +49,23 @@ impl Running {
     async fn dies(mut self) {
         self.child.kill().await.expect("kill it");
     }
+
+    /// Is told to end while a message is on its way to it, which is answered; then it ends by itself.
+    async fn leaves(mut self, gateway: &Gateway, service: &str, answer: &str) {
+        let slow = tokio::spawn(gateway.get(format!("/{service}/slow")).send());
+        eventually(|| async {
+            let shown = gateway.ask("GET", format!("/v1/services/{service}")).send().await.expect(200).json();
+            if shown["servers"][0]["in_flight"] == 1 { Ok(()) } else { Err(shown) }
+        })
+        .await;
+        let pid = self.child.id().expect("it runs").to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status().await;
+        assert!(status.expect("run kill").success(), "kill {}", self.name);
+        self.says("drained").await;
+        assert_eq!(slow.await.expect("no panic").expect(200).text().trim(), answer);
+        let ended = within(PATIENCE, format!("{} ending", self.name), self.child.wait()).await;
+        assert_eq!(ended.expect("wait for it").code(), Some(0), "{}", self.name);
+    }
 }
 
 fn repository() -> PathBuf {
@@ -86,7 +103,7 @@ fn javascript() -> TempDir {
 
 #[tokio::test]
 async fn three_services_in_three_languages_find_each_other() {
-    let gateway = Gateway::setup().config("[discovery]\ngrace = \"1s\"\n").start().await;
+    let gateway = Gateway::setup().config("[discovery]\ngrace = \"1s\"\ndrain = \"1s\"\n").start().await;
     let mut car = Running::start("carchase", &mut Command::new(carchase()), &gateway);
     let mut python = Command::new(repository().join("target/python/bin/python"));
     python.arg(repository().join("examples/discovery/killer_robot.py"));
@@ -112,7 +129,35 @@ async fn three_services_in_three_languages_find_each_other() {
     // The gateway dies and comes back at the same address: everybody comes back by itself.
     let address = gateway.api().to_string();
     let gateway = gateway.kill().await.api_at(&address).start().await;
-    let _explosion = Running::start("explosion", &mut node(), &gateway);
+    let explosion = Running::start("explosion", &mut node(), &gateway);
     car.says("explosion-service is at").await;
     robot.says("explosion-service says boom").await;
+
+    // Each leaves without failing a message.
+    tokio::join!(
+        explosion.leaves(&gateway, "explosion-service", "boom"),
+        robot.leaves(&gateway, "killer-robot", "exterminate"),
+        car.leaves(&gateway, "carchase-service", "vroom"),
+    );
+}
+
+/// Of a page: with the platform's own WebSocket, which sets no headers.
+const PAGE: &str = "
+import { WebSocket } from 'ws';
+import { connect } from './sdk/javascript/index.js';
+globalThis.WebSocket = WebSocket;
+const service = connect(process.argv[2], { name: 'page', port: 1 }, { token: 'reader', WebSocket });
+service.on('connected', () => console.log('page: connected'));
+service.on('reconnecting', ({ reason }) => console.log(`page: ${reason}`));
+";
+
+#[tokio::test]
+async fn a_page_connects_with_a_token() {
+    const READER: &str = "3d0941964aa3ebdcb00ccef58b1bb399f9f898465e9886d5aec7f31090a0fb30";
+    let rule = format!("[[access]]\ntoken_sha256 = \"{READER}\"\nactions = [\"register\"]\n");
+    let gateway = Gateway::setup().config(rule).start().await;
+    let copy = javascript();
+    std::fs::write(copy.path().join("page.mjs"), PAGE).expect("write a page");
+    let mut page = Running::start("page", Command::new("node").arg(copy.path().join("page.mjs")), &gateway);
+    assert_eq!(page.says("page: ").await, "page: connected");
 }
