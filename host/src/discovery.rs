@@ -4,7 +4,8 @@
 //! A message on a connection is read ([`frame`]), judged by the connection's `session`, and comes to
 //! orders for the routing table (`writer`) and to requirements in the `index`. Every change of the
 //! view goes through the index, which wakes exactly the connections that need what changed; each
-//! then tells its peer what the latest state is. `keeper` ends the leases that nobody vouches for.
+//! then tells its peer what the latest state is. `keeper` ends the leases that nobody vouches for, and
+//! `memory` keeps what is known of changes for the next run.
 //!
 //! This module knows [`crate::table`], and neither `api` nor `proxy`.
 
@@ -18,6 +19,7 @@ pub mod frame;
 mod holdings;
 mod index;
 mod keeper;
+mod memory;
 mod metrics;
 mod offer;
 mod options;
@@ -27,6 +29,7 @@ mod session;
 mod writer;
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -38,14 +41,14 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
     time::timeout,
 };
 
 use crate::{
     drain::Drain,
-    table::{ServiceId, Table, TableError, lease::Draining},
+    table::{ServiceId, Table, TableError, lease::Draining, record::ServerUri},
     units::Span,
 };
 use bell::News;
@@ -58,8 +61,18 @@ use writer::Job;
 
 pub use connection::Peer;
 pub use drains::{Progress, Traffic};
+pub use memory::Memory;
 pub use metrics::Metrics;
 pub use options::Options;
+
+/// The servers that fail their active checks at this router.
+type Failing = Arc<HashSet<ServerUri>>;
+
+/// What discovery asks of the part that checks servers.
+pub trait Checks {
+    /// The servers that fail their active checks, and a notice of each change of that.
+    fn failing(&self) -> watch::Receiver<Arc<HashSet<ServerUri>>>;
+}
 
 /// The connections of services to this router, and what follows from them. Dropping every copy of
 /// it leaves the tasks that follow the table until [`Discovery::stop`].
@@ -68,33 +81,45 @@ pub struct Discovery {
     options: ArcSwap<Options>,
     metrics: Metrics,
     index: Index,
+    failing: watch::Sender<Failing>,
     holdings: Mutex<Holdings>,
     jobs: mpsc::Sender<Job>,
     connections: AtomicU64,
     places: Arc<Semaphore>,
+    memory: Option<Memory>,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Discovery {
-    /// Starts to follow the table, on the current runtime.
-    pub fn start(table: Arc<Table>, options: Options, metrics: Metrics) -> Arc<Self> {
+    /// Starts to follow the table, on the current runtime, from where the run before has left off; without a
+    /// memory it is the first.
+    pub fn start(table: Arc<Table>, options: Options, metrics: Metrics, memory: Option<Memory>) -> Arc<Self> {
         let view = table.view();
+        let index = Index::new(&view);
+        if let Some(known) = memory.as_ref().and_then(Memory::load) {
+            index.recall(known);
+        }
         let (jobs, waiting) = mpsc::channel(writer::QUEUE);
         let places = Arc::new(Semaphore::new(options.connections));
         let discovery = Arc::new(Self {
-            index: Index::new(&view),
+            index,
+            failing: watch::Sender::default(),
             options: ArcSwap::from_pointee(options),
             metrics: metrics.clone(),
             holdings: Mutex::default(),
             jobs,
             connections: AtomicU64::new(1),
             places,
+            memory: memory.clone(),
             tasks: Mutex::default(),
             table: Arc::clone(&table),
         });
         let mut tasks = discovery.tasks.lock();
         tasks.spawn(writer::write(table, waiting, metrics));
         tasks.spawn(keeper::keep(Arc::clone(&discovery), view));
+        if let Some(memory) = memory {
+            tasks.spawn(memory::follow(Arc::clone(&discovery), memory));
+        }
         drop(tasks);
         discovery
     }
@@ -102,6 +127,17 @@ impl Discovery {
     /// Follows the drains of servers, now that there is somebody to ask what is on its way to them.
     pub fn follow_drains(self: &Arc<Self>, traffic: Arc<dyn Traffic>) {
         self.tasks.lock().spawn(drains::follow(Arc::clone(self), traffic));
+    }
+
+    /// Follows what active checks say: a server that fails them is not there for those who need it.
+    pub fn follow_checks(self: &Arc<Self>, checks: &dyn Checks) {
+        let (discovery, mut failing) = (Arc::clone(self), checks.failing());
+        failing.mark_changed();
+        self.tasks.lock().spawn(async move {
+            while failing.changed().await.is_ok() {
+                discovery.failing.send_replace(Arc::clone(&failing.borrow_and_update()));
+            }
+        });
     }
 
     /// A server is to leave: it gets no new clients from now on, and none at all when `deadline` has
@@ -169,6 +205,9 @@ impl Discovery {
     pub async fn stop(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
+        if let Some(memory) = &self.memory {
+            memory::save(self, memory).await;
+        }
     }
 
     /// Takes note of a heartbeat for a server that is kept by heartbeats; does nothing for others.

@@ -75,7 +75,9 @@ impl Gateway {
         let table = Table::start(Arc::new(adapter), options).await;
         table.stats().register(&registry)?;
         let options = mapping::discovery_options(&config.discovery);
-        let discovery = Discovery::start(Arc::clone(&table), options, discovery::Metrics::new(&registry)?);
+        let metrics = discovery::Metrics::new(&registry)?;
+        let memory = mapping::discovery_memory(&config);
+        let discovery = Discovery::start(Arc::clone(&table), options, metrics, Some(memory));
         let routing = Routing::new(&config, router.clone(), &registry, &table, (&plugins, &discovery))?;
         let webhooks = webhook::Metrics::new(&registry)?;
         let proxy = Proxy::start(proxy::listener_options(&config.proxy), routing.parts.clone())?;
@@ -84,6 +86,7 @@ impl Gateway {
         let (reload, config) = follow(config, source);
         let routes = Arc::new(Router::new(routing.parts.clone(), routing.compiled.subscribe()));
         discovery.follow_drains(Arc::clone(&routes) as Arc<dyn discovery::Traffic>);
+        discovery.follow_checks(&*routes);
         let state = api::State {
             config: config.clone(),
             table: Arc::clone(&table),

@@ -272,9 +272,11 @@ impl Gateway {
         within(limit, "the gateway ending", self.child.wait()).await.expect("wait for the gateway")
     }
 
-    /// Kills it with SIGKILL and gives what starts it again in the same directory.
+    /// Kills it with SIGKILL, if it still runs, and gives what starts it again in the same directory.
     pub async fn kill(mut self) -> Setup {
-        self.child.kill().await.expect("kill the gateway");
+        if self.child.id().is_some() {
+            self.child.kill().await.expect("kill the gateway");
+        }
         Setup { directory: Some(self.directory.clone()), ..Setup::default() }
     }
 

@@ -77,7 +77,7 @@ async fn start(config: &str) -> Api {
     let table = Table::start(Arc::new(TablePlugin::new(plugins.clone(), "memory")), options).await;
     let (trigger, holder) = drain();
     let metrics = crate::discovery::Metrics::new(&registry).unwrap();
-    let discovery = Discovery::start(Arc::clone(&table), crate::discovery::Options::default(), metrics);
+    let discovery = Discovery::start(Arc::clone(&table), crate::discovery::Options::default(), metrics, None);
     let (watchers, api) = (config.api.limits.watchers, config.api.clone());
     let (configs, receiver) = channel::channel(Arc::new(config));
     let state = State {

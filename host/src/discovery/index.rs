@@ -14,8 +14,13 @@ use std::{
 
 use parking_lot::RwLock;
 
-use super::{bell::Bell, offer::Offer};
-use crate::table::{ServiceId, View, adapter::Revision};
+use super::{
+    Failing,
+    bell::Bell,
+    memory::{Horizon, Known, Seen},
+    offer::Offer,
+};
+use crate::table::{Service, ServiceId, View};
 
 /// So many services that are gone are remembered.
 const GONE: usize = 10_000;
@@ -24,10 +29,10 @@ const GONE: usize = 10_000;
 pub(super) struct Index(RwLock<State>);
 
 struct State {
-    revision: Revision,
-    /// What changed up to here is not known.
-    floor: Revision,
+    horizon: Horizon,
     settled: bool,
+    /// Servers that fail their active checks.
+    failing: Failing,
     /// None of a service that was never there.
     offers: HashMap<ServiceId, Arc<Offer>>,
     needed: HashMap<ServiceId, HashMap<u64, Arc<Bell>>>,
@@ -35,10 +40,8 @@ struct State {
 
 /// What the index holds for one connection, all of one moment.
 pub(super) struct Looked {
-    /// Of the view that this was made from.
-    pub(super) revision: Revision,
-    /// What changed up to here is not known.
-    pub(super) floor: Revision,
+    /// Up to the revision of the view that this was made from.
+    pub(super) horizon: Horizon,
     /// The process runs for long enough that what is not there is gone.
     pub(super) settled: bool,
     /// In the order in which they were asked for.
@@ -49,9 +52,9 @@ impl Index {
     /// Begins with a view; what was before it is not known.
     pub(super) fn new(view: &View) -> Self {
         let state = State {
-            revision: view.revision,
-            floor: view.revision,
+            horizon: Horizon::at(view.revision),
             settled: false,
+            failing: Failing::default(),
             offers: HashMap::new(),
             needed: HashMap::new(),
         };
@@ -60,17 +63,69 @@ impl Index {
         index
     }
 
+    /// Takes what the run before knew. What is told now as it was told then has not changed since; what was
+    /// told then and is not there may still come.
+    pub(super) fn recall(&self, known: Known) {
+        let mut state = self.0.write();
+        let begun = state.horizon.floor;
+        if !state.horizon.follow(known.horizon) {
+            return;
+        }
+        for (id, seen) in known.offers {
+            let offer = state.offers.entry(id).or_insert_with(|| {
+                let awaited = seen.print.is_some();
+                Arc::new(Offer { changed: begun, awaited, ..Offer::default() })
+            });
+            let offer = Arc::make_mut(offer);
+            offer.local |= seen.local;
+            if offer.told() == seen.print {
+                offer.changed = seen.changed;
+            }
+        }
+    }
+
+    /// What is known now, for the next run.
+    pub(super) fn known(&self) -> Known {
+        let state = self.0.read();
+        let seen = |(id, offer): (&ServiceId, &Arc<Offer>)| {
+            // What may still come is awaited by the next run as well.
+            let awaited = (offer.awaited && !state.settled).then_some(offer.print);
+            let print = offer.told().or(awaited);
+            (id.clone(), Seen { changed: offer.changed, print, local: offer.local })
+        };
+        Known { horizon: state.horizon.clone(), offers: state.offers.iter().map(seen).collect() }
+    }
+
     /// Takes a new view; returns the services of which something changed.
     pub(super) fn apply(&self, before: &View, now: &View) -> BTreeSet<ServiceId> {
         let changed = changed(before, now);
         let mut concerned = changed.clone();
         concerned.extend(changed.iter().filter_map(|id| id.name().parse().ok()));
-        concerned.extend(promoted(before, now));
-        let offers: Vec<_> = concerned.into_iter().map(|id| (Offer::of(now, &id), id)).collect();
+        concerned.extend(renamed(before, now));
+        self.offer(now, concerned);
+        changed
+    }
+
+    /// Takes note of which servers fail their active checks.
+    pub(super) fn check(&self, view: &View, failing: &Failing) {
+        let known = std::mem::replace(&mut self.0.write().failing, Arc::clone(failing));
+        let changed = |service: &&Arc<Service>| {
+            let fixed = service.record.server.iter();
+            let mut uris = fixed.chain(service.servers.iter().map(|server| &server.record.uri));
+            uris.any(|uri| known.contains(uri) != failing.contains(uri))
+        };
+        let ids = view.services().filter(changed).map(|service| &service.id);
+        let concerned = ids.flat_map(|id| [Some(id.clone()), id.name().parse().ok()]).flatten();
+        self.offer(view, concerned.collect());
+    }
+
+    /// Makes these offers anew, and wakes those who need one that tells something new.
+    fn offer(&self, view: &View, concerned: BTreeSet<ServiceId>) {
+        let failing = Arc::clone(&self.0.read().failing);
+        let offers: Vec<_> = concerned.into_iter().map(|id| (Offer::of(view, &failing, &id), id)).collect();
         let mut bells = Vec::new();
         let mut state = self.0.write();
-        state.restart_if_older(now.revision);
-        state.revision = now.revision;
+        state.horizon.advance(view.revision);
         for (offer, id) in offers {
             if state.put(&id, offer) {
                 bells.extend(state.needed.get(&id).into_iter().flat_map(HashMap::values).cloned());
@@ -79,7 +134,6 @@ impl Index {
         state.forget_gone();
         drop(state);
         bells.iter().for_each(|bell| bell.ring());
-        changed
     }
 
     /// From now on what is not there is gone.
@@ -110,8 +164,7 @@ impl Index {
     pub(super) fn look<'a>(&self, services: impl Iterator<Item = &'a ServiceId>) -> Looked {
         let state = self.0.read();
         Looked {
-            revision: state.revision,
-            floor: state.floor,
+            horizon: state.horizon.clone(),
             settled: state.settled,
             offers: services.map(|service| state.offers.get(service).cloned()).collect(),
         }
@@ -122,21 +175,15 @@ impl State {
     /// Takes an offer; returns whether it tells something new.
     fn put(&mut self, id: &ServiceId, mut offer: Offer) -> bool {
         let known = self.offers.get(id);
+        offer.local |= known.is_some_and(|known| known.local);
         let same = known.map_or(offer.servers.is_empty(), |known| known.tells_as(&offer));
         match known {
-            Some(known) if same => offer.changed = known.changed,
-            None if same => return false,
+            Some(known) if same => (offer.changed, offer.awaited) = (known.changed, known.awaited),
+            None if same && !offer.local => return false,
             _ => {}
         }
         self.offers.insert(id.clone(), Arc::new(offer));
         !same
-    }
-
-    /// A table whose revisions went back is another one.
-    fn restart_if_older(&mut self, revision: Revision) {
-        if revision < self.revision {
-            self.floor = revision;
-        }
     }
 
     fn forget_gone(&mut self) {
@@ -145,33 +192,17 @@ impl State {
             return;
         }
         let latest = self.offers.values().filter(|offer| gone(offer)).map(|offer| offer.changed).max();
-        self.floor = self.floor.max(latest.unwrap_or_default());
+        self.horizon.floor = self.horizon.floor.max(latest.unwrap_or_default());
         self.offers.retain(|_, offer| !gone(offer));
     }
 }
 
-/// Services that are another object in one view than in the other: both are in the order of ids.
+/// Services that are another object in one view than in the other.
 fn changed(before: &View, now: &View) -> BTreeSet<ServiceId> {
-    let (mut old, mut new) = (before.services().peekable(), now.services().peekable());
-    let mut changed = BTreeSet::new();
-    loop {
-        let (gone, came) = match (old.peek(), new.peek()) {
-            (None, None) => return changed,
-            (Some(_), None) => (true, false),
-            (None, Some(_)) => (false, true),
-            (Some(one), Some(other)) => (one.id <= other.id, other.id <= one.id),
-        };
-        let (one, other) = (gone.then(|| old.next()).flatten(), came.then(|| new.next()).flatten());
-        let same = one.zip(other).is_some_and(|(one, other)| Arc::ptr_eq(one, other));
-        if !same {
-            changed.extend(one.or(other).map(|service| service.id.clone()));
-        }
-    }
+    now.changed_since(before).map(|changed| changed.id.clone()).collect()
 }
 
-/// Names whose live versions changed.
-fn promoted(before: &View, now: &View) -> Vec<ServiceId> {
-    let names = before.releases().keys().chain(now.releases().keys());
-    let changed = names.filter(|name| before.release(name) != now.release(name));
-    changed.filter_map(|name| name.parse().ok()).collect()
+/// Names that mean something else.
+fn renamed(before: &View, now: &View) -> Vec<ServiceId> {
+    now.renamed_since(before).filter_map(|(name, _)| name.parse().ok()).collect()
 }

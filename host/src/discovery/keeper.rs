@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Discovery, doubts::Doubts, doubts::Patience, order::Order};
+use super::{Discovery, Failing, doubts::Doubts, doubts::Patience, order::Order};
 use crate::table::{ServiceId, Status, View};
 
 /// What was written in vain is tried again after this.
@@ -17,6 +17,7 @@ const OTHERS: Duration = Duration::from_millis(500);
 pub(super) async fn keep(discovery: Arc<Discovery>, first: Arc<View>) {
     let mut views = discovery.table.subscribe();
     let mut status = discovery.table.status();
+    let mut failing = discovery.failing.subscribe();
     let mut keeper = Keeper::new(&discovery, &first);
     loop {
         let view = Arc::clone(&views.borrow_and_update());
@@ -24,6 +25,7 @@ pub(super) async fn keep(discovery: Arc<Discovery>, first: Arc<View>) {
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
             changed = status.changed() => if changed.is_err() { return } else { keeper.cut_off(&status.borrow_and_update()) },
+            Ok(()) = failing.changed() => keeper.checked(&failing.borrow_and_update()),
             () = sleep_until(keeper.next()) => {}
         }
     }
@@ -63,7 +65,7 @@ impl<'a> Keeper<'a> {
             changed.extend(self.view.stored_services().map(|service| service.id.clone()));
         }
         // The configuration may hide a service of which the table says something new.
-        changed.extend(stored_changes(&before, &self.view));
+        changed.extend(self.view.stored_since(&before).map(|changed| changed.id.clone()));
         let now = Instant::now();
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
@@ -80,6 +82,11 @@ impl<'a> Keeper<'a> {
         for order in orders {
             self.discovery.order(order).await;
         }
+    }
+
+    /// Active checks have changed their mind about some servers.
+    fn checked(&self, failing: &Failing) {
+        self.discovery.index.check(&self.view, failing);
     }
 
     fn holdings(&mut self, changed: &BTreeSet<ServiceId>, now: Instant) -> Vec<Order> {
@@ -126,14 +133,4 @@ impl<'a> Keeper<'a> {
         let again = if self.discovery.holdings.lock().has_open() { self.again } else { far };
         doubts.min(again).min(self.settles.unwrap_or(far))
     }
-}
-
-/// Services of which the table says something else than before.
-fn stored_changes(before: &View, now: &View) -> Vec<ServiceId> {
-    let same = |id: &ServiceId| match (before.stored(id), now.stored(id)) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        (one, other) => one.is_none() && other.is_none(),
-    };
-    let ids = before.stored_services().chain(now.stored_services()).map(|service| &service.id);
-    ids.filter(|id| !same(id)).cloned().collect()
 }

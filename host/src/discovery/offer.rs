@@ -1,7 +1,7 @@
 //! What there is of a service, as services that need it are told. Pure.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -13,6 +13,7 @@ use crate::table::{
     adapter::Revision,
     hash,
     record::{ServerRecord, ServerUri},
+    view::Origin,
 };
 
 /// The servers of a service that can be told; none of them: it is not there.
@@ -24,6 +25,11 @@ pub(super) struct Offer {
     pub(super) servers: Vec<Announced>,
     /// Differs when what is told differs.
     pub(super) print: u64,
+    /// What is told of it depends, or depended, on more than the table: on this router's configuration or
+    /// its checks. So a revision does not say what somebody knows of it.
+    pub(super) local: bool,
+    /// It was there at the end of the run before and was not seen in this one.
+    pub(super) awaited: bool,
 }
 
 /// A server as it is told.
@@ -56,17 +62,21 @@ struct Told<'a> {
 }
 
 impl Offer {
-    /// What the view has of a requirement.
-    pub(super) fn of(view: &View, required: &ServiceId) -> Self {
-        let mut servers = Vec::new();
-        for id in meant(view, required) {
-            if let Some(service) = view.service(id) {
-                announce(service, &mut servers);
-            }
+    /// What the view has of a requirement, but for servers that fail their active checks.
+    pub(super) fn of(view: &View, failing: &HashSet<ServerUri>, required: &ServiceId) -> Self {
+        let (mut servers, mut local) = (Vec::new(), false);
+        for service in meant(view, required).into_iter().filter_map(|id| view.service(id)) {
+            announce(service, failing, &mut servers);
+            local |= service.origin == Origin::Configuration || is_checked(service);
         }
         let mut print = DefaultHasher::new();
         servers.iter().for_each(|server: &Announced| (&server.id, &server.json).hash(&mut print));
-        Self { changed: view.revision, servers, print: print.finish() }
+        Self { changed: view.revision, servers, print: print.finish(), local, awaited: false }
+    }
+
+    /// The print of what is told; none: it is not there.
+    pub(super) fn told(&self) -> Option<u64> {
+        (!self.servers.is_empty()).then_some(self.print)
     }
 
     /// Whether both tell the same.
@@ -100,13 +110,22 @@ fn meant<'a>(view: &'a View, required: &'a ServiceId) -> Vec<&'a ServiceId> {
     }
 }
 
-fn announce(service: &Service, servers: &mut Vec<Announced>) {
+/// Whether active checks say how its servers are.
+fn is_checked(service: &Service) -> bool {
+    service.record.health.is_some() || service.servers.iter().any(|server| server.record.check.is_some())
+}
+
+fn announce(service: &Service, failing: &HashSet<ServerUri>, servers: &mut Vec<Announced>) {
     if let Some(uri) = &service.record.server {
+        if failing.contains(uri) {
+            return;
+        }
         let record = ServerRecord::new(uri.clone());
         servers.push(announced(service, &uri.host_port(), &record, uri, false));
         return;
     }
     let there = service.servers.iter().filter(|server| server.record.draining.is_none());
+    let there = there.filter(|server| !failing.contains(&server.record.uri));
     let there: Vec<&Arc<Server>> = there.collect();
     if let Some(balancer) = service.record.load_balancer.as_ref().filter(|_| !there.is_empty()) {
         let record = ServerRecord::new(balancer.clone());

@@ -195,7 +195,7 @@ impl Session {
             due.iter().any(|place| self.needs[*place].waits(looked.offers[*place].as_deref(), looked));
         let mut told = Vec::new();
         for place in due {
-            let revision = if Some(place) == last && !waits { looked.revision } else { self.seen };
+            let revision = if Some(place) == last && !waits { looked.horizon.latest } else { self.seen };
             let (asker, offer) = (self.asker, looked.offers[place].as_deref());
             match self.needs[place].step(offer, looked, asker, revision) {
                 Step::Tell(text) => told.push(text),
@@ -204,7 +204,7 @@ impl Session {
             }
         }
         if all {
-            self.seen = looked.revision;
+            self.seen = looked.horizon.latest;
         }
         told
     }
@@ -231,9 +231,7 @@ impl Need {
 
     /// Whether a loss has to wait: the process has just begun and has not seen the service yet.
     fn waits(&self, offer: Option<&Offer>, looked: &Looked) -> bool {
-        matches!(self.told, Told::Upto(since) if !knows(since, offer, looked))
-            && offer.is_none()
-            && !looked.settled
+        matches!(self.told, Told::Upto(since) if !knows(since, offer, looked)) && may_come(offer, looked)
     }
 
     /// What is told of an offer to one who has this server; none if another is to be told.
@@ -253,7 +251,7 @@ impl Need {
                 self.told = there.map_or(Told::Gone, |offer| Told::Still(offer.print));
                 return Step::Silent;
             }
-            if offer.is_none() && !looked.settled {
+            if may_come(offer, looked) {
                 return Step::Wait;
             }
         }
@@ -276,10 +274,18 @@ impl Need {
     }
 }
 
+/// Whether the process has not run for long enough to say that a service is gone which it never saw.
+fn may_come(offer: Option<&Offer>, looked: &Looked) -> bool {
+    let comes = |offer: &Offer| offer.servers.is_empty() && (offer.local || offer.awaited);
+    !looked.settled && offer.is_none_or(comes)
+}
+
 /// Whether one who was told everything up to a revision knows what there is.
 fn knows(since: Revision, offer: Option<&Offer>, looked: &Looked) -> bool {
-    let changed = offer.map_or(looked.floor, |offer| offer.changed);
-    (looked.floor..=looked.revision).contains(&since) && changed <= since
+    if offer.is_some_and(|offer| offer.local) {
+        return false;
+    }
+    looked.horizon.covers(since) && offer.is_none_or(|offer| offer.changed <= since)
 }
 
 fn print(json: &str) -> u64 {

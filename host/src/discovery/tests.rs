@@ -37,7 +37,7 @@ impl Router {
         options.record = RouterRecord { incarnation: format!("{id}-1"), ..RouterRecord::default() };
         let table = Table::start(Arc::clone(far) as Arc<dyn Adapter>, options).await;
         let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-        let discovery = Discovery::start(table, Options::default(), metrics);
+        let discovery = Discovery::start(table, Options::default(), metrics, None);
         pass(MOMENT).await;
         Self { discovery, trigger: drain().0 }
     }

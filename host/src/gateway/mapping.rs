@@ -31,6 +31,13 @@ pub(super) fn discovery_options(config: &DiscoveryConfig) -> discovery::Options 
     discovery::Options { grace, ping, deadline, drain, message, requirements, connections, rate }
 }
 
+/// What was told by an earlier run counts only if that had the same table.
+pub(super) fn discovery_memory(config: &Config) -> discovery::Memory {
+    let adapter = &config.table.adapter;
+    let table = format!("{adapter} {:?}", config.plugin(adapter).config);
+    discovery::Memory::new(&config.data.dir, &table)
+}
+
 /// Those that are mentioned, and the default adapters, whose defaults differ from other plugins'.
 pub(super) fn plugin_settings(config: &Config) -> BTreeMap<String, Settings> {
     let mentioned = config.plugin.keys().map(String::as_str);

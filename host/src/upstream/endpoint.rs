@@ -5,7 +5,7 @@
 //! until they succeed again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -14,6 +14,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::{Metrics, UpstreamOptions};
 use crate::table::record::ServerUri;
@@ -38,10 +39,14 @@ pub struct Endpoint {
     /// Milliseconds since `epoch`.
     ejected_until: AtomicU64,
     failing_checks: AtomicBool,
+    failing: Failing,
     epoch: Instant,
     options: Arc<UpstreamOptions>,
     metrics: Metrics,
 }
+
+/// The servers that fail their active checks, and a notice of each change of that.
+type Failing = watch::Sender<Arc<HashSet<ServerUri>>>;
 
 impl Endpoint {
     /// Whether messages should go elsewhere: it is ejected, or fails its active checks.
@@ -99,6 +104,10 @@ impl Endpoint {
     pub fn checked(&self, healthy: bool) {
         if self.failing_checks.swap(!healthy, Relaxed) == healthy {
             tracing::info!(server = %self.uri, healthy, "active checks changed their mind about a server");
+            self.failing.send_modify(|failing| match healthy {
+                true => drop(Arc::make_mut(failing).remove(&self.uri)),
+                false => drop(Arc::make_mut(failing).insert(self.uri.clone())),
+            });
         }
         if healthy {
             self.succeeded();
@@ -141,6 +150,7 @@ impl Drop for InFlight {
 /// Every endpoint that anything refers to; the same URI is the same endpoint.
 pub struct Endpoints {
     by_uri: Mutex<Known>,
+    failing: Failing,
     options: Arc<UpstreamOptions>,
     metrics: Metrics,
     epoch: Instant,
@@ -159,6 +169,7 @@ impl Endpoints {
     pub fn new(options: UpstreamOptions, metrics: Metrics) -> Arc<Self> {
         Arc::new(Self {
             by_uri: Mutex::default(),
+            failing: Failing::default(),
             options: Arc::new(options),
             metrics,
             epoch: Instant::now(),
@@ -173,6 +184,11 @@ impl Endpoints {
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The servers that fail their active checks, and a notice of each change of that.
+    pub fn failing(&self) -> watch::Receiver<Arc<HashSet<ServerUri>>> {
+        self.failing.subscribe()
     }
 
     /// The endpoint of a URI.
@@ -206,6 +222,7 @@ impl Endpoints {
             ejections: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             failing_checks: AtomicBool::new(false),
+            failing: self.failing.clone(),
             epoch: self.epoch,
             options: self.options.clone(),
             metrics: self.metrics.clone(),
@@ -264,8 +281,11 @@ mod tests {
         assert!(endpoint.is_ejected());
         endpoint.checked(true);
         assert!(!endpoint.is_unavailable(), "an active check that succeeds ends it");
+        let failing = endpoints.failing();
         endpoint.checked(false);
-        assert!(endpoint.is_unavailable());
+        assert!(endpoint.is_unavailable() && failing.borrow().contains(&endpoint.uri));
+        endpoint.checked(true);
+        assert!(failing.borrow().is_empty());
     }
 
     #[test]

@@ -118,6 +118,43 @@ async fn one_who_comes_back_is_told_what_it_missed() {
 }
 
 #[tokio::test]
+async fn one_who_comes_back_after_a_restart_is_told_what_it_missed_and_only_that() {
+    let durable = "[plugin.memory]\nstate = \"durable\"\n[discovery]\ngrace = \"2s\"\n";
+    let gateway = Gateway::setup().config(durable).start().await;
+    for name in ["same", "moves"] {
+        gateway.put(name, json!({ "servers": ["http://127.0.0.1:1"] })).await;
+    }
+    let needs = json!({ "name": "web", "requires": ["same", "moves", "goes"] });
+    let mut web = Service::connect(gateway.api(), needs.clone()).await;
+    web.required("same").await;
+    web.required("moves").await;
+    gateway.put("goes", json!({ "servers": ["http://127.0.0.1:2"] })).await;
+    let seen = web.required("goes").await["revision"].clone();
+    gateway.put("moves", json!({ "servers": ["http://127.0.0.1:3"] })).await;
+    gateway.ask("DELETE", "/v1/services/goes").send().await.expect(204);
+    let latest = web.required("moves").await["revision"].clone();
+    web.lost("goes").await;
+
+    let mut gateway = gateway;
+    gateway.signal("TERM").await;
+    gateway.ended(Duration::from_secs(20)).await;
+    let gateway = gateway.kill().await.start().await;
+    let resumed = |since: &Value| {
+        let mut definition = needs.clone();
+        definition["since"] = since.clone();
+        definition
+    };
+    let mut web = Service::connect(gateway.api(), resumed(&seen)).await;
+    assert_eq!(web.required("moves").await["port"], 3);
+    web.lost("goes").await;
+    web.hears_nothing().await;
+    let mut web = Service::connect(gateway.api(), resumed(&latest)).await;
+    let told = web.hear().await;
+    assert_eq!((&told["type"], &told["payload"]["name"]), (&json!("required-service-lost"), &json!("goes")));
+    web.hears_nothing().await;
+}
+
+#[tokio::test]
 async fn a_client_that_never_says_goodbye_is_gone_within_the_deadline() {
     let gateway = hasty().await;
     let mut web = Service::connect(gateway.api(), json!({ "name": "web", "requires": ["chat"] })).await;
@@ -250,6 +287,43 @@ async fn checks_are_asked_for_by_the_definition() {
 }
 
 #[tokio::test]
+async fn a_service_whose_servers_all_fail_their_checks_is_lost_until_one_is_well() {
+    let (a, b) = (Upstream::start("a").await, Upstream::start("b").await);
+    let gateway = Gateway::start().await;
+    let mut one = Service::connect(gateway.api(), json!({ "name": "one", "requires": ["chat"] })).await;
+    let needs = json!({ "name": "all", "requires": ["chat"], "servers": "all" });
+    let mut all = Service::connect(gateway.api(), needs).await;
+    one.settled().await;
+    all.settled().await;
+    let often = json!({ "path": "/", "interval": "50ms", "timeout": "10s" });
+    let servers = |found: &Value| found["servers"].as_array().map_or(0, Vec::len);
+    gateway.put("chat", json!({ "servers": [a.uri(), b.uri()], "health": often })).await;
+    let mut told = one.required("chat").await;
+    assert_eq!(servers(&all.required("chat").await), 2);
+
+    // The one that was told goes: another is told. Then that goes too, and comes back.
+    let (first, second) = if told["uri"] == a.uri() { (&a, &b) } else { (&b, &a) };
+    first.answer(503);
+    told = one.required("chat").await;
+    assert_eq!(told["uri"], second.uri());
+    assert_eq!(servers(&all.required("chat").await), 1);
+    second.answer(503);
+    one.lost("chat").await;
+    all.lost("chat").await;
+    let seen = told["revision"].clone();
+    second.answer(0);
+    assert_eq!(one.required("chat").await["uri"], second.uri());
+    assert_eq!(servers(&all.required("chat").await), 1);
+
+    // A revision is one of the table, which knows nothing of checks: one who comes back is told again.
+    let resumed = json!({ "name": "back", "requires": ["chat"], "since": seen });
+    let mut back = Service::connect(gateway.api(), resumed).await;
+    assert_eq!(back.required("chat").await["uri"], second.uri());
+    one.hears_nothing().await;
+    all.hears_nothing().await;
+}
+
+#[tokio::test]
 async fn whatever_is_wrong_is_said_and_the_connection_stays() {
     let gateway = Gateway::setup().config("[service.fixed]\nserver = \"http://127.0.0.1:9\"\n").start().await;
     let mut service = Service::open(gateway.api()).await;
@@ -309,6 +383,77 @@ async fn tokens_decide_what_a_service_may_be() {
     chat.refused("denied").await;
     chat.say(json!({ "name": "chat@2", "port": 1, "requires": ["chat"] })).await;
     assert_eq!(chat.required("chat").await["version"], "2");
+}
+
+/// An access rule; the hash is that of the token `reader` or `other`.
+fn rule(token: &str, actions: &str, names: &str) -> String {
+    let hash = match token {
+        "reader" => "3d0941964aa3ebdcb00ccef58b1bb399f9f898465e9886d5aec7f31090a0fb30",
+        _ => "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa",
+    };
+    format!("[[access]]\ntoken_sha256 = \"{hash}\"\nactions = [{actions}]\nnames = [{names}]\n")
+}
+
+/// As a browser does it, where no page can set a header.
+#[tokio::test]
+async fn a_token_comes_as_a_subprotocol() {
+    let gateway = Gateway::setup().config(rule("reader", "\"register\"", "\"chat\"")).start().await;
+    let handshake = |protocols: &str| {
+        let call = gateway.ask("GET", "/v1/connect").header("origin", "https://page.example");
+        let call = call.header("connection", "upgrade").header("upgrade", "websocket");
+        let call = call.header("sec-websocket-version", "13").header("sec-websocket-protocol", protocols);
+        call.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    };
+    let answer = handshake("message-flow, message-flow.bearer.cmVhZGVy").open().await.expect("an answer");
+    assert_eq!(answer.status(), 101);
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "message-flow");
+    for refused in ["message-flow", "message-flow, message-flow.bearer.bm9ib2R5", "message-flow.bearer.%"] {
+        handshake(refused).send().await.problem(401);
+    }
+    assert!(!gateway.log().contains("cmVhZGVy") && !gateway.log().contains("bm9ib2R5"));
+}
+
+#[tokio::test]
+async fn open_connections_follow_the_access_rules() {
+    let register = "\"register\"";
+    let admin = rule("other", "\"admin\"", "\">\"");
+    let config = |names: &str| format!("{admin}{}", rule("reader", register, names));
+    let gateway = Gateway::setup().config(config(r#""chat", "mail", "web""#)).start().await;
+    let connect = async |definition: Value| {
+        let socket = WebSocket::open_as(gateway.api(), "/v1/connect", "reader").await.expect("a handshake");
+        let mut service = Service::from(socket);
+        service.say(definition).await;
+        service
+    };
+    let mut chat = connect(json!({ "name": "chat", "port": 1 })).await;
+    let mut mail = connect(json!({ "name": "mail", "port": 2 })).await;
+    chat.settled().await;
+    mail.settled().await;
+    let mut web = connect(json!({ "name": "web", "port": 3, "requires": ["mail"] })).await;
+    web.required("mail").await;
+
+    // What is narrower now ends what it no longer allows, and nothing else.
+    gateway.reconfigure(config(r#""chat", "web""#));
+    assert_eq!(mail.closed().await, 1008);
+    assert_eq!(web.closed().await, 1008);
+    chat.settled().await;
+    chat.say(json!({ "type": "require", "payload": { "requires": ["mail"] } })).await;
+    chat.refused("denied").await;
+    let call = |service: &str| {
+        gateway.ask("GET", format!("/v1/services/{service}")).header("authorization", "Bearer other")
+    };
+    // Who may not be it any more is gone at once, not after a grace.
+    gateway.until(call("mail"), 404).await;
+    eventually(|| async {
+        let shown = call("web").send().await.expect(200).json();
+        if shown["servers"][0]["health"] == "suspect" { Ok(()) } else { Err(shown) }
+    })
+    .await;
+
+    gateway.reconfigure(admin);
+    assert_eq!(chat.closed().await, 1008);
+    gateway.until(call("chat"), 404).await;
+    assert!(gateway.log().contains("the token is not valid any more"), "{}", gateway.log());
 }
 
 #[tokio::test]

@@ -163,6 +163,32 @@ fn one_who_resumes_is_told_what_it_missed_and_only_that() {
 }
 
 #[test]
+fn after_a_restart_only_what_differs_is_told() {
+    let mut world = World::new(&["b/h:1", "c/h:2", "d/h:3", "gone/h:4"]);
+    world.turns(&["b/h:1", "c/h:2", "d/h:3"]);
+    let (since, known) = (world.view.revision, world.index.known());
+    // While it was away one went, one moved, one came.
+    world.turns(&["b/h:1", "c/h:5", "e/h:6"]);
+    world.turns(&["b/h:1", "c/h:5", "e/h:6", "b@2/h:7"]);
+    let unseen = since + 1;
+    world.index = Index::new(&world.view);
+    world.index.recall(known);
+    let resume = |world: &mut World, since: u64| {
+        world.session = Session::default();
+        world.says(json!({"name": "a", "requires": ["b", "c", "d", "e", "gone", "never"], "since": since}));
+        world.hears()
+    };
+    assert_eq!(resume(&mut world, since), ["+c h:5", "+e h:6"]);
+    assert_eq!(world.hears(), [""; 0], "what is not there yet may still come");
+    world.index.settle();
+    assert_eq!(world.hears(), ["-d"]);
+    assert_eq!(resume(&mut world, since - 1), ["+c h:5", "-d", "+e h:6", "-gone"]);
+    assert_eq!(resume(&mut world, unseen).len(), 6, "of that time nothing is known");
+    let latest = world.view.revision;
+    assert_eq!(resume(&mut world, latest), [""; 0]);
+}
+
+#[test]
 fn only_the_last_of_several_says_that_all_was_told() {
     let mut world = World::new(&[]);
     world.says(json!({"name": "a", "requires": ["b", "c"], "since": 100}));

@@ -1,0 +1,199 @@
+//! What a router knows of changes, kept on disk: so that after its restart a service that comes back is
+//! told what it missed, and not all that is there.
+//!
+//! What is told of a service is compared, by its content, with what was told at the end of the run before.
+//! Between the two runs nothing was seen, so one whose latest revision is from then is told everything.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::Discovery;
+use crate::table::{ServiceId, adapter::Revision, hash};
+
+/// Changes within this time are written together.
+const COALESCE: Duration = Duration::from_secs(1);
+const FILE: &str = "told.json";
+/// So many restarts are remembered.
+const GAPS: usize = 16;
+
+/// Where it is kept, and of which table it is.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    file: PathBuf,
+    table: u64,
+}
+
+/// What is kept.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Known {
+    pub(super) horizon: Horizon,
+    pub(super) offers: BTreeMap<ServiceId, Seen>,
+}
+
+/// The revisions after which every change is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Horizon {
+    /// From here on.
+    pub(super) floor: Revision,
+    /// To here, the latest.
+    pub(super) latest: Revision,
+    /// But for these, when this router did not run.
+    gaps: Vec<Range<Revision>>,
+}
+
+/// What there was of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    /// When what is told of it changed last.
+    pub(super) changed: Revision,
+    /// Differs when what is told differs; none: it was gone.
+    pub(super) print: Option<u64>,
+    /// It depended on more than the table.
+    pub(super) local: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document<K> {
+    table: u64,
+    known: K,
+}
+
+impl Memory {
+    /// In this directory; `table` differs when the table is another one.
+    pub fn new(dir: &Path, table: &str) -> Self {
+        Self { file: dir.join(FILE), table: hash::stable(table) }
+    }
+
+    /// What was known at the end of the run before, if that was with the same table.
+    pub(super) fn load(&self) -> Option<Known> {
+        let text = fs::read(&self.file).ok()?;
+        let document: Document<Known> = serde_json::from_slice(&text)
+            .inspect_err(|error| tracing::info!(file = %self.file.display(), %error, "not what was written here: services that come back are told everything"))
+            .ok()?;
+        (document.table == self.table).then_some(document.known)
+    }
+
+    /// Replaces what is kept. What a crash of the machine leaves of it is read or not; nothing depends on it.
+    async fn save(&self, known: Known) {
+        let (file, document) = (self.file.clone(), Document { table: self.table, known });
+        let write = move || -> io::Result<()> {
+            let new = file.with_extension("json.new");
+            fs::write(&new, serde_json::to_vec(&document)?)?;
+            fs::rename(&new, &file)
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+            tracing::warn!(file = %self.file.display(), %error, "cannot write; check the data directory");
+        }
+    }
+}
+
+impl Horizon {
+    /// Begins at a revision.
+    pub(super) fn at(revision: Revision) -> Self {
+        Self { floor: revision, latest: revision, gaps: Vec::new() }
+    }
+
+    /// Goes on to a revision. One that is older is of another table.
+    pub(super) fn advance(&mut self, revision: Revision) {
+        match revision < self.latest {
+            true => *self = Self::at(revision),
+            false => self.latest = revision,
+        }
+    }
+
+    /// Whether every change after a revision is known.
+    pub(super) fn covers(&self, since: Revision) -> bool {
+        (self.floor..=self.latest).contains(&since) && !self.gaps.iter().any(|gap| gap.contains(&since))
+    }
+
+    /// With that of the run before; false if that is of a later time, and so of another table.
+    pub(super) fn follow(&mut self, before: Self) -> bool {
+        if before.latest > self.floor {
+            return false;
+        }
+        let begun = std::mem::replace(&mut self.floor, before.floor);
+        self.gaps.splice(..0, before.gaps);
+        self.gaps.push(before.latest + 1..begun);
+        self.gaps.retain(|gap| !gap.is_empty());
+        if self.gaps.len() > GAPS {
+            self.floor = self.gaps.remove(0).end;
+        }
+        true
+    }
+}
+
+/// Keeps what is known on disk, until dropped.
+pub(super) async fn follow(discovery: Arc<Discovery>, memory: Memory) {
+    let mut views = discovery.table.subscribe();
+    while views.changed().await.is_ok() {
+        tokio::time::sleep(COALESCE).await;
+        views.mark_unchanged();
+        save(&discovery, &memory).await;
+    }
+}
+
+/// Writes down what is known now.
+pub(super) async fn save(discovery: &Discovery, memory: &Memory) {
+    memory.save(discovery.index.known()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_seen_is_not_covered() {
+        let mut horizon = Horizon::at(200);
+        horizon.advance(210);
+        assert!(horizon.follow(Horizon {
+            floor: 100,
+            latest: 150,
+            gaps: std::iter::once(120..130).collect()
+        }));
+        for (since, covered) in
+            [(99, false), (100, true), (119, true), (120, false), (129, false), (130, true)]
+        {
+            assert_eq!(horizon.covers(since), covered, "{since}");
+        }
+        for (since, covered) in
+            [(150, true), (151, false), (199, false), (200, true), (210, true), (211, false)]
+        {
+            assert_eq!(horizon.covers(since), covered, "{since}");
+        }
+        assert!(!horizon.clone().follow(Horizon::at(201)), "another table");
+        horizon.advance(5);
+        assert_eq!(horizon, Horizon::at(5));
+    }
+
+    #[test]
+    fn so_many_gaps_are_remembered() {
+        let mut horizon = Horizon::at(1);
+        for run in 1..=GAPS as u64 + 2 {
+            let mut next = Horizon::at(run * 10);
+            assert!(next.follow(horizon));
+            horizon = next;
+        }
+        assert_eq!((horizon.gaps.len(), horizon.covers(1), horizon.covers(20)), (GAPS, false, true));
+    }
+
+    #[tokio::test]
+    async fn it_is_of_one_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let (memory, other) = (Memory::new(dir.path(), "one"), Memory::new(dir.path(), "two"));
+        let seen = Seen { changed: 7, print: Some(u64::MAX), local: true };
+        let offers = BTreeMap::from([("chat@2".parse().unwrap(), seen)]);
+        memory.save(Known { horizon: Horizon::at(7), offers: offers.clone() }).await;
+        assert_eq!(memory.load().unwrap().offers, offers);
+        assert!(other.load().is_none());
+        fs::write(&memory.file, "{").unwrap();
+        assert!(memory.load().is_none());
+    }
+}
