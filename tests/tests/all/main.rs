@@ -5,6 +5,7 @@
 mod access;
 mod adapters;
 mod bad_requests;
+mod browser;
 mod circles;
 mod client_examples;
 mod client_modules;
