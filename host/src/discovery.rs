@@ -68,12 +68,6 @@ pub use options::Options;
 /// The servers that fail their active checks at this router.
 type Failing = Arc<HashSet<ServerUri>>;
 
-/// What discovery asks of the part that checks servers.
-pub trait Checks {
-    /// The servers that fail their active checks, and a notice of each change of that.
-    fn failing(&self) -> watch::Receiver<Arc<HashSet<ServerUri>>>;
-}
-
 /// The connections of services to this router, and what follows from them. Dropping every copy of
 /// it leaves the tasks that follow the table until [`Discovery::stop`].
 pub struct Discovery {
@@ -129,9 +123,9 @@ impl Discovery {
         self.tasks.lock().spawn(drains::follow(Arc::clone(self), traffic));
     }
 
-    /// Follows what active checks say: a server that fails them is not there for those who need it.
-    pub fn follow_checks(self: &Arc<Self>, checks: &dyn Checks) {
-        let (discovery, mut failing) = (Arc::clone(self), checks.failing());
+    /// Follows which servers fail their active checks: these are not there for those who need them.
+    pub fn follow_checks(self: &Arc<Self>, mut failing: watch::Receiver<Arc<HashSet<ServerUri>>>) {
+        let discovery = Arc::clone(self);
         failing.mark_changed();
         self.tasks.lock().spawn(async move {
             while failing.changed().await.is_ok() {

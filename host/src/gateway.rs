@@ -86,7 +86,7 @@ impl Gateway {
         let (reload, config) = follow(config, source);
         let routes = Arc::new(Router::new(routing.parts.clone(), routing.compiled.subscribe()));
         discovery.follow_drains(Arc::clone(&routes) as Arc<dyn discovery::Traffic>);
-        discovery.follow_checks(&*routes);
+        discovery.follow_checks(routing.parts.endpoints.failing());
         let state = api::State {
             config: config.clone(),
             table: Arc::clone(&table),
@@ -232,15 +232,18 @@ impl Routing {
             plugins: Arc::clone(plugins),
             discovery: Arc::clone(discovery),
         };
-        routing.compile(config);
+        routing.compile(routing.settings(config));
         Ok(routing)
     }
 
-    fn compile(&self, config: &Config) {
+    fn settings(&self, config: &Config) -> Arc<proxy::Settings> {
         let settings = proxy::Settings::new(&config.proxy, &config.routes, &self.router);
-        let settings = settings.with_tokens(self.tokens.current());
+        Arc::new(settings.with_tokens(self.tokens.current()))
+    }
+
+    fn compile(&self, settings: Arc<proxy::Settings>) {
         let view = self.table.view();
-        self.planner.set(Arc::new(settings), Arc::clone(&view), &self.plugins.current());
+        self.planner.set(settings, Arc::clone(&view), &self.plugins.current());
         self.compiled.send_replace(view.revision);
     }
 
@@ -248,17 +251,19 @@ impl Routing {
     async fn follow(mut self, mut config: watch::Receiver<Arc<Config>>) {
         let (mut views, mut plugins) = (self.table.subscribe(), self.plugins.subscribe());
         let mut running = Arc::clone(&config.borrow_and_update());
+        let mut settings = self.settings(&running);
         loop {
-            self.compile(&running);
+            self.compile(Arc::clone(&settings));
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
                 changed = plugins.changed() => if changed.is_err() { return },
-                () = self.tokens.changed() => {}
+                () = self.tokens.changed() => settings = self.settings(&running),
                 Ok(()) = config.changed() => {
                     let new = Arc::clone(&config.borrow_and_update());
                     self.reconfigure(&running, &new);
                     self.tokens.reconfigure(new.proxy.token.as_ref()).await;
                     running = new;
+                    settings = self.settings(&running);
                 }
             }
         }

@@ -36,12 +36,13 @@
 //! | [`webhook`] | tells others of what happened |
 //! | [`plugin`] | components: loading, limits, grants, calling; the only module that names wasmtime |
 //! | [`workbench`] | the plugin author's tools: check, test, bench, conformance |
-//! | [`drain`], [`telemetry`], [`units`] | ending well; log and metrics; durations and sizes |
+//! | [`drain`], [`telemetry`] | ending well; log and metrics |
+//! | [`units`], [`fields`] | durations and sizes; header fields that are lists |
 //!
 //! Left may know right: `main → gateway → all`; `api → table, discovery,
 //! plugin`; `discovery → table`; `proxy → resolve, table,
 //! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
-//! nothing else; [`table`], [`token`], [`upstream`] and [`units`] know nobody. A test holds this.
+//! nothing else; [`table`], [`token`], [`upstream`], [`units`] and [`fields`] know nobody. A test holds this.
 //!
 //! # What always holds
 //!
@@ -71,6 +72,7 @@ pub mod auth;
 pub mod config;
 pub mod discovery;
 pub mod drain;
+pub mod fields;
 pub mod gateway;
 pub mod listener;
 pub mod plugin;

@@ -1,13 +1,13 @@
 //! What the API asks of the part that routes, answered by the proxy.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
     api::{Routing, Standing},
-    discovery::{Checks, Traffic},
+    discovery::Traffic,
     proxy::Parts,
     release::guard::{Counts, Seen},
     resolve::{Explanation, Health, Question},
@@ -45,12 +45,6 @@ impl Traffic for Router {
     fn is_quiet(&self, service: &ServiceId, server: &str, stamp: u32) -> bool {
         let plan = self.parts.plan.load();
         plan.service(service).is_some_and(|service| service.is_quiet(server, stamp))
-    }
-}
-
-impl Checks for Router {
-    fn failing(&self) -> watch::Receiver<Arc<HashSet<ServerUri>>> {
-        self.parts.endpoints.failing()
     }
 }
 

@@ -40,6 +40,9 @@ pub(super) enum Format {
 }
 
 impl Format {
+    /// Each, the one that goes before others first.
+    pub(super) const ALL: [Self; 2] = [Self::Wasm, Self::Script];
+
     /// With the dot.
     pub(super) fn extension(self) -> &'static str {
         match self {
@@ -91,7 +94,7 @@ pub(super) fn look(directory: &Path, before: &Files) -> io::Result<Files> {
 pub(super) fn plugin_name(path: &Path) -> Option<(Arc<str>, Format)> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let file = path.file_name()?.to_str()?;
-    let mut formats = [Format::Wasm, Format::Script].into_iter();
+    let mut formats = Format::ALL.into_iter();
     let (stem, format) = formats.find_map(|format| Some((file.strip_suffix(format.extension())?, format)))?;
     let valid = (1..=128).contains(&stem.len()) && stem.bytes().all(is_word);
     valid.then(|| (stem.into(), format))

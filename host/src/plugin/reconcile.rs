@@ -182,8 +182,7 @@ impl Reconciler {
     /// Whether this file of the directory is there only to be tried out.
     fn is_next_build(&self, name: &str) -> bool {
         let absolute = |path: &std::path::Path| std::path::absolute(path).ok();
-        let own = [Format::Wasm, Format::Script]
-            .map(|format| absolute(&self.directory.join(format!("{name}{}", format.extension()))));
+        let own = Format::ALL.map(|format| absolute(&self.file(name, format)));
         let mut next = self.settings.values().filter_map(|settings| settings.next.as_ref());
         next.any(|next| own.contains(&absolute(&next.file)))
     }

@@ -8,6 +8,7 @@
 use http::{HeaderMap, HeaderValue, header::VIA};
 
 use super::load::sha256;
+use crate::fields::elements;
 
 /// Before every mark. No pseudonym of a router begins with this.
 const PREFIX: &str = "message-flow.plugin-";
@@ -39,7 +40,7 @@ impl Mark {
 
     /// Whether a message came by way of this plugin.
     pub(super) fn is_on(&self, headers: &HeaderMap) -> bool {
-        elements(headers).any(|element| element == self.0.as_bytes())
+        elements(headers, &VIA).any(|element| element == self.0.as_bytes())
     }
 
     /// Puts it on a request that the plugin makes, about a message with this trail.
@@ -52,14 +53,9 @@ impl Mark {
 
 impl Trail {
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let marks = elements(headers).filter(|element| is_mark(element));
+        let marks = elements(headers, &VIA).filter(|element| is_mark(element));
         Self(marks.filter_map(|mark| HeaderValue::from_bytes(mark).ok()).collect())
     }
-}
-
-fn elements(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(VIA).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 fn is_mark(element: &[u8]) -> bool {

@@ -15,6 +15,7 @@ use super::{
     CallError, Decision, Generation, Message, Verdict, candidates::Listed, directory::Content,
     message::ResponseHead, stats::Families,
 };
+use crate::table::hash;
 use mirror::{Function, Job, Outcome};
 
 /// Copies that wait to be compared.
@@ -186,14 +187,9 @@ fn hold_candidates(message: &mut Message) {
     }
 }
 
-/// From 0 to 99, by FNV-1a: fixed for all time, other than the hashers of the standard library.
+/// From 0 to 99.
 fn share(plugin: &str, client: &str) -> u8 {
-    let bytes = plugin.bytes().chain([0]).chain(client.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    // The low bits of FNV alone are not spread well.
-    ((hash ^ (hash >> 32)) % 100) as u8
+    (hash::affinity(hash::stable(client), hash::stable(plugin)) % 100) as u8
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts};
 
 use super::{Settings, respond::Refusal};
-use crate::listener::Connection;
+use crate::{fields::elements, listener::Connection};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -168,12 +168,7 @@ pub(super) fn wants_upgrade(parts: &Parts, seen: &Seen) -> bool {
     seen.upgrade
         && parts.version == Version::HTTP_11
         && seen.connection
-        && nominated(&parts.headers).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
-}
-
-fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(header::CONNECTION).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+        && elements(&parts.headers, &header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// Takes off what belongs to the client's connection, first of all what it says does.
@@ -235,7 +230,7 @@ fn strip_nominated(headers: &mut HeaderMap, present: bool) {
         return;
     }
     let plain = |name: &[u8]| name.eq_ignore_ascii_case(b"close") || name.eq_ignore_ascii_case(b"keep-alive");
-    let names: Vec<_> = nominated(headers)
+    let names: Vec<_> = elements(headers, &header::CONNECTION)
         .filter(|name| !plain(name))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !NOT_NOMINATED.contains(name))

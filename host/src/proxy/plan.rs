@@ -46,7 +46,7 @@ pub struct Plan {
     pub settings: Arc<Settings>,
     /// Of the table.
     pub view: Arc<View>,
-    pub(super) routes: Routes,
+    pub(super) routes: Arc<Routes>,
     services: HashMap<ServiceId, Arc<ServicePlan>>,
     meanings: Meanings,
     /// What was loaded; the plan does not keep it.
@@ -138,7 +138,7 @@ impl Compiler {
             gone.for_each(|id| self.metrics.forget(id.as_str()));
         }
         let meanings = meanings(&services, &view);
-        let routes = Routes::new(&settings.routes);
+        let routes = Arc::new(Routes::new(&settings.routes));
         let unknown = before.map_or_else(|| Arc::new(self.metrics.service("")), |plan| plan.unknown.clone());
         Plan { settings, view, routes, services, meanings, plugins: Arc::downgrade(plugins), unknown }
     }
@@ -166,7 +166,7 @@ impl Compiler {
                 None => drop(meanings.remove(name)),
             }
         }
-        let (settings, routes) = (before.settings.clone(), Routes::new(&before.settings.routes));
+        let (settings, routes) = (before.settings.clone(), before.routes.clone());
         let (plugins, unknown) = (before.plugins.clone(), before.unknown.clone());
         Plan { settings, view, routes, services, meanings, plugins, unknown }
     }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Everything that may change while the proxy runs; part of the [`Plan`](super::Plan).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where a client's id is looked for, in this order.
     pub client_id: Vec<ClientIdSource>,

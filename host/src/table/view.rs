@@ -175,7 +175,7 @@ impl View {
         self.names.since(&before.names, Named::eq).map(|(name, _, now)| (name, now))
     }
 
-    /// Whether a release may differ from that of an earlier view.
+    /// Whether the releases are those of an earlier view, so that none can differ.
     pub fn is_released_as(&self, before: &Self) -> bool {
         Arc::ptr_eq(&self.releases, &before.releases)
     }

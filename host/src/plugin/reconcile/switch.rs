@@ -105,7 +105,7 @@ impl Reconciler {
         if let Some(format) = format {
             write(&self.file(name, *format), &fs::read(kept)?)?;
         }
-        for other in [Format::Wasm, Format::Script] {
+        for other in Format::ALL {
             let path = self.file(name, other);
             if Some(other) != *format && path.exists() {
                 fs::remove_file(path)?;
@@ -116,17 +116,15 @@ impl Reconciler {
 
     /// What the last promotion replaced.
     fn kept(&self, name: &str) -> Option<(PathBuf, Option<Format>)> {
-        let formats = [
-            (Format::Wasm.extension(), Some(Format::Wasm)),
-            (Format::Script.extension(), Some(Format::Script)),
-            (BUILTIN, None),
-        ];
+        let formats = Format::ALL.map(|format| (format.extension(), Some(format)));
         let path = |extension| self.replaced().join(format!("{name}{extension}"));
-        let mut kept = formats.into_iter().map(|(extension, format)| (path(extension), format));
+        let kept = formats.into_iter().chain([(BUILTIN, None)]);
+        let mut kept = kept.map(|(extension, format)| (path(extension), format));
         kept.find(|(path, _)| path.exists())
     }
 
-    fn file(&self, name: &str, format: Format) -> PathBuf {
+    /// Where a build of this format serves from.
+    pub(super) fn file(&self, name: &str, format: Format) -> PathBuf {
         self.directory.join(format!("{name}{}", format.extension()))
     }
 

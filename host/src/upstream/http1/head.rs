@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use httparse::{Response, Status};
 
 use super::{Http1Error, decode::Decoder};
+use crate::fields::elements;
 
 /// Headers of one response.
 const MOST_HEADERS: usize = 128;
@@ -179,7 +180,7 @@ impl Framing<'_> {
         if !self.seen.connection {
             return self.http11;
         }
-        let mut options = self.listed(header::CONNECTION);
+        let mut options = elements(self.headers, &header::CONNECTION);
         match self.http11 {
             true => !options.any(|option| option.eq_ignore_ascii_case(b"close")),
             false => options.any(|option| option.eq_ignore_ascii_case(b"keep-alive")),
@@ -192,7 +193,7 @@ impl Framing<'_> {
             return Ok(None);
         }
         let mut length = None;
-        for text in self.listed(header::CONTENT_LENGTH) {
+        for text in elements(self.headers, &header::CONTENT_LENGTH) {
             let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
             let parsed = std::str::from_utf8(text).ok().filter(|_| digits).and_then(|text| text.parse().ok());
             let parsed: u64 = parsed.ok_or(Http1Error::Malformed("a content-length that is no number"))?;
@@ -201,12 +202,6 @@ impl Framing<'_> {
             }
         }
         Ok(length)
-    }
-
-    /// What stands between the commas of every line of a header.
-    fn listed(&self, name: HeaderName) -> impl Iterator<Item = &[u8]> {
-        let lines = self.headers.get_all(name).into_iter();
-        lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
     }
 
     fn must_be_chunked(&self) -> Result<(), Http1Error> {
