@@ -5,16 +5,20 @@
 //! of a message crosses no thread. This module knows bytes, TLS, HTTP framing and limits of
 //! connections; what a request means it leaves to its [`Handler`]. It may not know `proxy`.
 
-pub mod framing;
-pub mod io;
 pub mod options;
+pub mod socket;
 pub mod tls;
 pub mod watch;
 
+pub(crate) mod refuse;
+
 mod accept;
 mod connection;
+mod http1;
+mod incoming;
+mod io;
 mod limit;
-mod refuse;
+mod wire;
 mod worker;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -22,10 +26,11 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 
+pub use incoming::{Incoming, OnUpgrade};
 pub use options::{ListenerOptions, TlsFiles};
 pub use watch::{Clock, Phase, Watch};
+pub use wire::Upgraded;
 pub use worker::{ListenError, Running, Stop, start};
 
 /// Why a body or a connection broke off.
@@ -34,7 +39,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What requests on a worker's connections are handed to.
 pub trait Handler: Send + Sync + 'static {
     /// What responses carry.
-    type Body: Body<Data = Bytes, Error = BoxError> + Send + 'static;
+    type Body: Body<Data = Bytes, Error = BoxError> + Send + Unpin + 'static;
 
     /// Answers one request; an error breaks its connection or stream off without an answer.
     fn handle(
@@ -64,8 +69,6 @@ pub struct Connection {
     pub clock: Arc<Clock>,
     /// Deadlines of the connection; on HTTP/1.1 of its only exchange, too.
     pub watch: Arc<Watch>,
-    /// What the heads on it said about lengths.
-    pub framing: Arc<framing::Framing>,
     /// Between requests.
     pub keep_alive: std::time::Duration,
     /// Whether the listener is stopping.
@@ -89,7 +92,6 @@ impl Connection {
             multiplexed: false,
             watch: clock.watch(),
             clock,
-            framing: Arc::default(),
             keep_alive: std::time::Duration::ZERO,
             stop: Arc::default(),
             _place: limits.admit(address).unwrap(),

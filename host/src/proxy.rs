@@ -24,6 +24,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod upload;
 mod version;
 mod websocket;
 
@@ -38,10 +39,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use crate::{
-    listener::{self, BoxError, Connection, Handler, ListenError, ListenerOptions, Phase, Running},
+    listener::{self, BoxError, Connection, Handler, Incoming, ListenError, ListenerOptions, Phase, Running},
     resolve::{Explanation, Question},
     table::Assignments,
     token,

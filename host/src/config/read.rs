@@ -160,7 +160,7 @@ fn proxy_limits(section: Section<'_>) -> ProxyLimits {
     limits
 }
 
-/// hyper needs room for 8 KiB to read a head at all.
+/// With less, ordinary browsers with their cookies would be refused.
 fn head(value: &Value<'_>) -> Option<usize> {
     match value.size()? {
         size @ 8192..=1_048_576 => usize::try_from(size).ok(),

@@ -8,7 +8,7 @@ use http::{
     HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
 };
 use http_body::Body;
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
 
 use super::{
     Plan, Worker, bearer,
@@ -23,10 +23,11 @@ use super::{
     routes::{self, Target},
     sources::Known,
     upgrade,
+    upload::Upload,
     version::Unversioned,
 };
 use crate::{
-    listener::{BoxError, Connection, Phase},
+    listener::{BoxError, Connection, Incoming},
     table::Release,
     upstream::RequestBody,
 };
@@ -101,7 +102,7 @@ impl Inbound {
         if plan.asks_plugins() {
             self.cut_target()?;
         }
-        let upgrade = self.upgrade(&seen, &body)?;
+        let (body, upgrade) = self.upgrade(&seen, body)?;
         let settings = &plan.settings;
         head::strip_request(&mut self.head.headers, &seen);
         head::add_origin(&mut self.head.headers, &seen, &self.exchange.connection, settings);
@@ -144,7 +145,7 @@ impl Inbound {
     fn address(&mut self, seen: &Seen) -> Result<(Meant, ClientId), Refusal> {
         let plan = self.exchange.worker.plan.load();
         let connection = &self.exchange.connection;
-        head::admit(&self.head, seen, &plan.settings, connection)?;
+        head::admit(&self.head, seen, &plan.settings)?;
         let headers = &self.head.headers;
         let peer = || identify::peer(&plan.settings, headers, connection.peer.ip(), &connection.peer_text);
         let token = bearer::verified(&self.exchange.worker, &plan.settings, headers)?;
@@ -204,14 +205,16 @@ impl Inbound {
         Ok(())
     }
 
-    fn upgrade(&mut self, seen: &Seen, body: &Incoming) -> Result<Option<upgrade::Wanted>, Refusal> {
+    /// What the client would like to speak, and the body.
+    fn upgrade(&self, seen: &Seen, body: Incoming) -> Result<(Incoming, Option<upgrade::Wanted>), Refusal> {
         if !head::wants_upgrade(&self.head, seen) {
-            return Ok(None);
+            return Ok((body, None));
         }
-        if !body.is_end_stream() {
-            return Err(Refusal::Malformed("an upgrade with a body"));
+        match body {
+            Incoming::Upgradable(client) => Ok((Incoming::Empty, upgrade::Wanted::by(&self.head, client))),
+            body if body.is_end_stream() => Ok((body, None)),
+            _ => Err(Refusal::Malformed("an upgrade with a body")),
         }
-        Ok(upgrade::Wanted::take(&mut self.head))
     }
 
     /// The body as it will go to the server, and the deadline for the first of what follows.
@@ -219,12 +222,9 @@ impl Inbound {
         if body.is_end_stream() {
             return RequestBody::Empty;
         }
-        let observer = Progress { watch: self.exchange.watch.clone(), response_timeout };
-        RequestBody::Client(Box::new(crate::upstream::body::ClientBody {
-            incoming: body,
-            allowed: limit,
-            observer: Arc::new(observer),
-        }))
+        let watch = self.exchange.watch.clone();
+        let upload = Upload { incoming: body, allowed: limit, watch, response_timeout };
+        RequestBody::Stream(upload.boxed_unsync())
     }
 
     fn refuse(&mut self, refusal: &Refusal) -> Response<Reply> {
@@ -252,24 +252,6 @@ fn cause(refusal: &Refusal) -> Option<String> {
         source = error.source();
     }
     (!texts.is_empty()).then(|| texts.join(": "))
-}
-
-/// Moves a deadline with a client's body.
-struct Progress {
-    watch: Arc<crate::listener::Watch>,
-    response_timeout: std::time::Duration,
-}
-
-impl crate::upstream::body::Observer for Progress {
-    fn passed(&self, _: usize) {
-        self.watch.touch();
-    }
-
-    fn ended(&self) {
-        if self.watch.phase() == Phase::RequestBody {
-            self.watch.arm(Phase::ResponseHead, self.response_timeout);
-        }
-    }
 }
 
 /// What becomes of a message's target.

@@ -55,7 +55,7 @@ async fn request(
     let verdict = generation.on_request(message).await;
     if let Some(taken) = message.body.take() {
         follow_length(&mut message.headers, taken.replaced);
-        *body = RequestBody::Filtered(taken.stream);
+        *body = RequestBody::Stream(taken.stream);
     }
     match verdict {
         Ok(Verdict::Forward) => Ok(()),

@@ -15,12 +15,13 @@ use super::{
     respond::Refusal,
     route::{self, Choice},
     sources::Known,
+    upload::TooLong,
 };
 use crate::{
     listener::Phase,
     upstream::{
         Break, Endpoint, Outgoing, RequestBody, UpstreamError,
-        body::{BodyTooLong, ResponseBody},
+        body::ResponseBody,
         http1::Http1Error,
         outgoing::RequestHead,
         pool::{Connections, Sent},
@@ -204,7 +205,7 @@ fn clients_fault(error: &UpstreamError) -> Option<Refusal> {
     };
     let mut cause = std::error::Error::source(source);
     while let Some(error) = cause {
-        if error.is::<BodyTooLong>() {
+        if error.is::<TooLong>() {
             return Some(head::too_long());
         }
         cause = error.source();

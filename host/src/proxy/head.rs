@@ -78,26 +78,8 @@ impl Seen {
 }
 
 /// Refuses what no server should see.
-pub(super) fn admit(
-    parts: &Parts,
-    seen: &Seen,
-    settings: &Settings,
-    connection: &Connection,
-) -> Result<(), Refusal> {
+pub(super) fn admit(parts: &Parts, seen: &Seen, settings: &Settings) -> Result<(), Refusal> {
     let headers = &parts.headers;
-    if seen.transfer_encoding {
-        if seen.content_length || connection.framing.conflicts() {
-            return Err(Refusal::Malformed("both content-length and transfer-encoding"));
-        }
-        let chunked = headers.get(header::TRANSFER_ENCODING);
-        let only = headers.get_all(header::TRANSFER_ENCODING).iter().count() == 1;
-        if !only || !chunked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked")) {
-            return Err(Refusal::Unacceptable(
-                StatusCode::NOT_IMPLEMENTED,
-                "the only transfer-encoding served is chunked",
-            ));
-        }
-    }
     admit_host(parts, seen)?;
     if headers.len() > settings.max_headers {
         return Err(Refusal::Unacceptable(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many headers"));

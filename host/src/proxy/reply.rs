@@ -97,8 +97,9 @@ impl Body for Reply {
             exchange.watch.touch();
         }
         match frame {
-            // An error makes the server drop what it has not written yet; waiting once lets it.
-            Some(Err(error)) => {
+            // On a connection with other messages an error has what is not written yet dropped;
+            // waiting once lets it go out.
+            Some(Err(error)) if this.exchange.as_ref().is_some_and(|it| it.connection.multiplexed) => {
                 this.broken = Some(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -189,7 +190,6 @@ impl Drop for Exchange {
         let seconds = self.started.elapsed().as_secs_f64();
         self.count(seconds);
         if !self.connection.multiplexed {
-            self.connection.framing.message_ended();
             self.watch.arm(Phase::KeepAlive, self.connection.keep_alive);
         }
         tracing::debug!(

@@ -3,11 +3,15 @@
 //! Clients get RFC 9457 problem documents that name what they can do something about. Addresses of
 //! servers and errors of sockets are for the log alone.
 
-use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::reply::Reply;
-use crate::{listener::Phase, resolve::Nowhere, token::Doubt, upstream::UpstreamError};
+use crate::{
+    listener::{Phase, refuse::problem},
+    resolve::Nowhere,
+    token::Doubt,
+    upstream::UpstreamError,
+};
 
 /// Why a message is not answered by a server.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +144,7 @@ impl Refusal {
     /// The answer.
     pub(crate) fn response(&self) -> Response<Reply> {
         let status = self.status();
-        let mut response = Response::new(Reply::own(problem(status, self.kind(), &self.detail())));
+        let mut response = Response::new(Reply::own(problem(status, self.kind(), &self.detail()).into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -180,17 +184,6 @@ fn kind_of(status: StatusCode) -> &'static str {
     }
 }
 
-fn problem(status: StatusCode, kind: &str, detail: &str) -> Bytes {
-    let title = status.canonical_reason().unwrap_or("Error");
-    let document = serde_json::json!({
-        "type": format!("urn:message-flow:problem:{kind}"),
-        "title": title,
-        "status": status.as_u16(),
-        "detail": detail,
-    });
-    document.to_string().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,15 +196,5 @@ mod tests {
         assert_eq!(refusal.status(), StatusCode::BAD_GATEWAY);
         assert!(!refusal.detail().contains("10.1.2.3"));
         assert!(refusal.to_string().contains("10.1.2.3"));
-    }
-
-    #[test]
-    fn documents_are_json() {
-        let document = problem(StatusCode::NOT_FOUND, "unknown-service", "service \"x\" is not known");
-        let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
-        assert_eq!(document["type"], "urn:message-flow:problem:unknown-service");
-        assert_eq!(document["status"], 404);
-        assert_eq!(document["title"], "Not Found");
-        assert_eq!(document["detail"], "service \"x\" is not known");
     }
 }

@@ -1,5 +1,6 @@
 //! The proxy over real sockets, with a table in memory and servers that follow a script.
 
+mod connections;
 mod framing;
 mod http2;
 mod rig;

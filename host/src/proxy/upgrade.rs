@@ -7,8 +7,6 @@
 use std::{sync::Arc, task::Poll, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{
@@ -19,7 +17,7 @@ use super::{
     websocket::{Frames, GOING_AWAY},
 };
 use crate::{
-    listener::{Connection, Phase, Watch},
+    listener::{Connection, OnUpgrade, Phase, Watch},
     upstream::{body::ResponseBody, http1::Http1Body},
 };
 
@@ -33,10 +31,9 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Takes it out of the head of a request.
-    pub(super) fn take(head: &mut Parts) -> Option<Self> {
-        let protocol = head.headers.get(header::UPGRADE)?.clone();
-        Some(Self { protocol, client: head.extensions.remove::<OnUpgrade>()? })
+    /// As the head of its request says.
+    pub(super) fn by(head: &Parts, client: OnUpgrade) -> Option<Self> {
+        Some(Self { protocol: head.headers.get(header::UPGRADE)?.clone(), client })
     }
 
     /// Asks the server for it.
@@ -82,9 +79,10 @@ struct Tunnel {
 impl Tunnel {
     async fn run(self, client: OnUpgrade, mut body: Http1Body) {
         let Some(server) = body.tunnel() else { return };
-        let Ok(client) = client.await else { return };
+        let Some(client) = client.connection().await else { return };
         let _counted = Counted::begin(&self.worker);
-        let (client_in, mut client_out) = tokio::io::split(TokioIo::new(client));
+        let (client_in, mut client_out) = tokio::io::split(client.socket);
+        let client_in = (&*client.read).chain(client_in);
         let (server_in, server_out) = server.socket.into_split();
         let watch = self.connection.clock.watch();
         watch.arm(Phase::Tunnel, self.silence);

@@ -3,12 +3,7 @@
 //! The usual way gives each connection a task of its own and talks to it by channels: two more
 //! wake-ups and several allocations for every message. Here the connection is polled by the task of
 //! the message it serves: first for the head of its response, then by the response's body. In
-//! between it lies in its pool. What goes out is written by [`outbox`], what comes is read by
-//! [`head`] and [`decode`], by the rules of RFC 9112.
-
-mod decode;
-mod head;
-mod outbox;
+//! between it lies in its pool. How messages are written and read is [`crate::http1`]'s.
 
 use std::{
     future::Future,
@@ -18,13 +13,18 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use self::{decode::Decoder, head::ResponseHead, outbox::Outbox};
 use super::{
     BoxError, Endpoint, RequestBody, UpstreamOptions, endpoint::InFlight, outgoing::RequestHead, pool::Lease,
+};
+use crate::http1::{
+    Malformed, Unwritten,
+    decode::Decoder,
+    outbox::{Framing, Outbox, write_framing, write_headers, write_line},
+    response::{Parser, ResponseHead, Unreadable},
 };
 
 /// What a read is given room for, at least and at most.
@@ -41,7 +41,7 @@ pub enum Http1Error {
     Io(#[source] io::Error),
     /// Not HTTP, or HTTP that can be understood in two ways.
     #[error("malformed response: {0}")]
-    Malformed(&'static str),
+    Malformed(#[from] Malformed),
     /// Longer than a head may be.
     #[error("the head of the response is longer than {0} bytes")]
     HeadTooLong(usize),
@@ -50,13 +50,22 @@ pub enum Http1Error {
     Request(#[source] BoxError),
 }
 
+impl From<Unreadable> for Http1Error {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Malformed(malformed) => Self::Malformed(malformed),
+            Unreadable::TooLong(most) => Self::HeadTooLong(most),
+        }
+    }
+}
+
 /// A connection.
 pub struct Http1 {
     socket: TcpStream,
     /// What was read and not yet understood.
     read: BytesMut,
-    outbox: Outbox,
-    parser: head::Parser,
+    outbox: Outbox<RequestBody>,
+    parser: Parser,
     /// Why no more is written; the server may still have answered.
     unwritable: Option<Http1Error>,
     /// Nothing is under way on it, and the server keeps it open.
@@ -70,7 +79,7 @@ impl Http1 {
             socket,
             read: BytesMut::new(),
             outbox: Outbox::default(),
-            parser: head::Parser::new(options.max_head),
+            parser: Parser::new(options.max_head),
             unwritable: None,
             at_rest: true,
         }
@@ -114,8 +123,8 @@ impl Http1 {
             return Ok(());
         }
         match self.outbox.poll(cx, &mut self.socket) {
-            Poll::Ready(Err(Http1Error::Io(error))) => self.unwritable = Some(Http1Error::Io(error)),
-            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Err(Unwritten::Io(error))) => self.unwritable = Some(Http1Error::Io(error)),
+            Poll::Ready(Err(Unwritten::Body(error))) => return Err(Http1Error::Request(error)),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         Ok(())
@@ -155,11 +164,44 @@ pub(crate) async fn send(
     let http1 = lease.connection();
     http1.at_rest = false;
     http1.parser.begin();
-    http1.outbox.begin(endpoint, &request, body);
+    let framing = framing(&request, &body);
+    http1.outbox.begin(body, framing, |text| write_head(text, endpoint, &request, framing));
     match std::future::poll_fn(|cx| http1.poll_head(cx, request.method)).await {
         Ok(head) => Ok(Http1Body::response(head, lease, in_flight)),
-        Err(error) => Err(Unanswered { body: http1.outbox.take_back(), error }),
+        Err(error) => {
+            let unsent = http1.outbox.is_unsent();
+            let body = unsent.then(|| http1.outbox.take_back().unwrap_or_default());
+            Err(Unanswered { body, error })
+        }
     }
+}
+
+/// None: there is no body, and nothing need be said of it.
+fn framing(head: &RequestHead<'_>, body: &RequestBody) -> Option<Framing> {
+    let said = head.headers.get(header::CONTENT_LENGTH);
+    if body.is_end_stream() {
+        let expected = matches!(*head.method, Method::POST | Method::PUT | Method::PATCH);
+        return (expected || said.is_some()).then_some(Framing::Length(0));
+    }
+    let said = || said.and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = body.size_hint().exact().or_else(said);
+    Some(length.map_or(Framing::Chunked { trailers: true }, Framing::Length))
+}
+
+fn write_head(text: &mut Vec<u8>, endpoint: &Endpoint, head: &RequestHead<'_>, framing: Option<Framing>) {
+    text.extend_from_slice(head.method.as_str().as_bytes());
+    text.push(b' ');
+    text.extend_from_slice(endpoint.base.as_bytes());
+    text.extend_from_slice(head.target.as_bytes());
+    text.extend_from_slice(b" HTTP/1.1\r\n");
+    if !head.headers.contains_key(header::HOST) {
+        write_line(text, "host", endpoint.authority.as_bytes());
+    }
+    write_headers(text, head.headers, |name| {
+        !matches!(*name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
+    });
+    write_framing(text, framing);
+    text.extend_from_slice(b"\r\n");
 }
 
 /// What is left of a connection after it was upgraded.
@@ -223,7 +265,8 @@ impl Http1Body {
             }
             match ready!(http1.poll_fill(cx, self.decoder.wants())) {
                 Ok(1..) => {}
-                Ok(0) => self.decoder.end_of_stream()?,
+                Ok(0) if self.decoder.end_of_stream() => {}
+                Ok(0) => return Poll::Ready(Err(Http1Error::Closed)),
                 Err(error) => return Poll::Ready(Err(Http1Error::Io(error))),
             }
         }
@@ -261,5 +304,88 @@ impl Body for Http1Body {
 
     fn size_hint(&self) -> SizeHint {
         self.decoder.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use http_body_util::{BodyExt, Full, StreamBody};
+
+    use super::*;
+    use crate::upstream::{Endpoints, Metrics, UpstreamOptions};
+
+    fn endpoint(uri: &str) -> std::sync::Arc<Endpoint> {
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        Endpoints::new(UpstreamOptions::default(), metrics).get(&uri.parse().unwrap())
+    }
+
+    fn filtered(
+        body: impl Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+    ) -> RequestBody {
+        RequestBody::Stream(body.map_err(Into::into).boxed_unsync())
+    }
+
+    fn pieces(pieces: &[&'static str]) -> RequestBody {
+        let pieces: Vec<_> = pieces
+            .iter()
+            .map(|piece| Ok(http_body::Frame::data(Bytes::from_static(piece.as_bytes()))))
+            .collect();
+        filtered(StreamBody::new(futures_util::stream::iter(pieces)))
+    }
+
+    /// What a server gets.
+    async fn sent(method: Method, headers: &[(&'static str, &'static str)], body: RequestBody) -> String {
+        use tokio::io::AsyncReadExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let mut outbox = Outbox::default();
+        let head = RequestHead { method: &method, target: "/a?b", headers: &map };
+        let (endpoint, framing) = (endpoint("http://h:81/base"), framing(&head, &body));
+        outbox.begin(body, framing, |text| write_head(text, &endpoint, &head, framing));
+        let written = std::future::poll_fn(|cx| outbox.poll(cx, &mut socket)).await;
+        let complete = written.is_ok();
+        assert!(!complete || outbox.is_empty());
+        drop(socket);
+        let mut got = String::new();
+        listener.accept().await.unwrap().0.read_to_string(&mut got).await.unwrap();
+        got + if complete { "" } else { "!" }
+    }
+
+    #[tokio::test]
+    async fn heads_say_how_long_the_body_is() {
+        let get = sent(Method::GET, &[("x", "y")], RequestBody::Empty).await;
+        assert_eq!(get, "GET /base/a?b HTTP/1.1\r\nhost: h:81\r\nx: y\r\n\r\n");
+        let post = sent(Method::POST, &[("host", "a")], RequestBody::Empty).await;
+        assert_eq!(post, "POST /base/a?b HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
+        let full = sent(
+            Method::POST,
+            &[("host", "a"), ("content-length", "999")],
+            filtered(Full::new(Bytes::from_static(b"abc"))),
+        );
+        let expect = "POST /base/a?b HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+        assert_eq!(full.await, expect, "what the body says goes before what the header says");
+    }
+
+    #[tokio::test]
+    async fn pieces_of_unknown_length_are_chunks() {
+        let big: &'static str = Box::leak("x".repeat(4097).into_boxed_str());
+        let got = sent(Method::PUT, &[("host", "a")], pieces(&["ab", "", big, "c"])).await;
+        let (head, body) = got.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with("transfer-encoding: chunked"), "{head}");
+        assert_eq!(body, format!("2\r\nab\r\n1001\r\n{big}\r\n1\r\nc\r\n0\r\n\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_body_must_be_as_long_as_its_header_says() {
+        for (length, ends) in [("3", "abc"), ("2", "!"), ("4", "!")] {
+            let got =
+                sent(Method::PUT, &[("host", "a"), ("content-length", length)], pieces(&["ab", "c"])).await;
+            assert!(got.ends_with(ends), "{length}: {got}");
+        }
     }
 }

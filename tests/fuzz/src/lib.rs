@@ -13,9 +13,11 @@ use std::{
     sync::LazyLock,
 };
 
+use bytes::BytesMut;
 use message_flow::{
     config::{Config, Overrides, record},
     discovery::{definition::Limits, frame},
+    http1,
     plugin::{Options, Plugins},
     table::{
         Numbers, View,
@@ -70,6 +72,63 @@ fn verifier() -> Verifier {
         claims: vec!["sub".into()],
     };
     rules.load().expect("the secret is long enough")
+}
+
+/// Requests and responses of HTTP/1.1. In whatever pieces they arrive, the same is understood.
+pub fn heads(bytes: &[u8]) {
+    let Some((&step, bytes)) = bytes.split_first() else { return };
+    let step = usize::from(step).max(1);
+    let at_once = (request(bytes, bytes.len()), response(bytes, bytes.len()));
+    let in_pieces = (request(bytes, step), response(bytes, step));
+    // What is malformed may be so at once, or only once the head has ended.
+    assert_eq!(at_once.0.is_some(), in_pieces.0.is_some(), "a request in pieces of {step}");
+    assert_eq!(at_once.1.is_some(), in_pieces.1.is_some(), "a response in pieces of {step}");
+    assert!(at_once.0 == in_pieces.0 && at_once.1 == in_pieces.1, "in pieces of {step}");
+}
+
+/// What is understood of a message: its head in words, how many bytes of body, and what was left.
+type Understood = Option<(String, usize, Vec<u8>)>;
+
+const LONGEST_HEAD: usize = 4096;
+
+fn request(bytes: &[u8], step: usize) -> Understood {
+    let (mut parser, mut spare) = (http1::request::Parser::new(LONGEST_HEAD), http::HeaderMap::new());
+    understood(bytes, step, |read| {
+        let head = parser.parse(read, &mut spare).map_err(drop)?;
+        Ok(head.map(|head| {
+            assert!(head.headers.len() <= LONGEST_HEAD);
+            (format!("{} {} {:?} {}", head.method, head.uri, head.headers, head.keep_alive), head.decoder)
+        }))
+    })
+}
+
+fn response(bytes: &[u8], step: usize) -> Understood {
+    let mut parser = http1::response::Parser::new(LONGEST_HEAD);
+    parser.begin();
+    understood(bytes, step, |read| {
+        let head = parser.parse(read, &http::Method::GET).map_err(drop)?;
+        Ok(head.map(|head| (format!("{} {:?} {}", head.status, head.headers, head.keep_alive), head.decoder)))
+    })
+}
+
+type Head = Result<Option<(String, http1::decode::Decoder)>, ()>;
+
+fn understood(bytes: &[u8], step: usize, mut parse: impl FnMut(&mut BytesMut) -> Head) -> Understood {
+    let (mut read, mut found) = (BytesMut::new(), None);
+    let mut length = 0;
+    for piece in bytes.chunks(step.max(1)) {
+        read.extend_from_slice(piece);
+        if found.is_none() {
+            found = parse(&mut read).ok()?;
+        }
+        let Some((_, decoder)) = &mut found else { continue };
+        while let Some(frame) = decoder.decode(&mut read).ok()? {
+            length += frame.data_ref().map_or(0, bytes::Bytes::len);
+        }
+    }
+    let (head, decoder) = found?;
+    // How much of an unfinished line was kept depends on nothing but the bytes.
+    Some((format!("{head} {decoder:?}"), length, read.to_vec()))
 }
 
 /// What a service says over its connection.

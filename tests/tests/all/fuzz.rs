@@ -48,6 +48,17 @@ fn configuration() {
 }
 
 #[test]
+fn heads() {
+    let response = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close, x\r\netag: a\r\n\r\nabc";
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nx: y\r\n\r\n";
+    let fixed =
+        "PUT / HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 5\r\n\r\nabcdeGET / HTTP/1.1\r\n\r\n";
+    let seeds = [response, chunked, fixed, REQUEST].map(|text| format!("\u{5}{text}"));
+    let seeds: Vec<_> = seeds.iter().map(String::as_bytes).collect();
+    fuzz(4000, &seeds, targets::heads);
+}
+
+#[test]
 fn texts() {
     let seeds =
         ["30m", "64MiB", "chat@2", "http://[::1]:80/base/", "h2c://host.test:1", "18446744073709551615d"];

@@ -19,6 +19,7 @@ async fn what_could_smuggle_is_refused() {
         ("CL and TE", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n", 400),
         ("TE and CL", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n", 400),
         ("two different CL", "Content-Length: 5\r\nContent-Length: 6\r\n", "hello", 400),
+        ("the same CL twice", "Content-Length: 5\r\nContent-Length: 5\r\n", "hello", 400),
         ("CL list", "Content-Length: 5, 5\r\n", "hello", 400),
         ("CL sign", "Content-Length: +5\r\n", "hello", 400),
         ("CL hex", "Content-Length: 0x5\r\n", "hello", 400),

@@ -1,25 +1,26 @@
-//! The body of a response, out of the bytes of its connection.
+//! The body of a message, out of the bytes of its connection.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 use httparse::Status;
 
-use super::Http1Error;
+use super::Malformed;
 
 /// A line that begins a chunk, its extensions included.
 const LONGEST_LINE: usize = 4 << 10;
-/// The trailers of one response.
+/// The trailers of one message.
 const LONGEST_TRAILERS: usize = 16 << 10;
 const MOST_TRAILERS: usize = 64;
 
 /// How the rest of a body is told from what follows it.
 #[derive(Debug)]
-pub(super) enum Decoder {
+pub enum Decoder {
     /// So many bytes are left, at least one.
     Length(u64),
+    /// Each piece says how long it is.
     Chunked(Chunked),
-    /// Until the server closes.
+    /// Until the other end closes.
     UntilClose,
     /// All of it was received.
     Done,
@@ -27,28 +28,35 @@ pub(super) enum Decoder {
 
 /// What comes next in a chunked body.
 #[derive(Debug)]
-pub(super) enum Chunked {
+pub enum Chunked {
+    /// How long the next chunk is.
     Size,
+    /// So many bytes of a chunk.
     Data(u64),
     /// The line's end after a chunk.
     End,
+    /// What comes after the last chunk.
     Trailers,
 }
 
 impl Decoder {
-    pub(super) fn length(length: u64) -> Self {
+    /// Of so many bytes.
+    pub fn length(length: u64) -> Self {
         if length == 0 { Self::Done } else { Self::Length(length) }
     }
 
-    pub(super) fn chunked() -> Self {
+    /// In chunks, before the first.
+    pub fn chunked() -> Self {
         Self::Chunked(Chunked::Size)
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    /// Whether all of it was received.
+    pub fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
 
-    pub(super) fn size_hint(&self) -> SizeHint {
+    /// How much is still to come, as far as that was said.
+    pub fn size_hint(&self) -> SizeHint {
         match self {
             Self::Length(left) => SizeHint::with_exact(*left),
             Self::Done => SizeHint::with_exact(0),
@@ -57,7 +65,7 @@ impl Decoder {
     }
 
     /// Bytes that it would be good to read next.
-    pub(super) fn wants(&self) -> usize {
+    pub fn wants(&self) -> usize {
         let left = match self {
             Self::Length(left) | Self::Chunked(Chunked::Data(left)) => *left,
             _ => 0,
@@ -66,7 +74,7 @@ impl Decoder {
     }
 
     /// The next piece; none if more must be read first, or if it is done.
-    pub(super) fn decode(&mut self, read: &mut BytesMut) -> Result<Option<Frame<Bytes>>, Http1Error> {
+    pub fn decode(&mut self, read: &mut BytesMut) -> Result<Option<Frame<Bytes>>, Malformed> {
         loop {
             match self {
                 Self::Done => return Ok(None),
@@ -96,15 +104,13 @@ impl Decoder {
         }
     }
 
-    /// The server closed.
-    pub(super) fn end_of_stream(&mut self) -> Result<(), Http1Error> {
-        match self {
-            Self::UntilClose | Self::Done => {
-                *self = Self::Done;
-                Ok(())
-            }
-            Self::Length(_) | Self::Chunked(_) => Err(Http1Error::Closed),
+    /// The other end closed. Whether the body may end so.
+    pub fn end_of_stream(&mut self) -> bool {
+        let whole = matches!(self, Self::UntilClose | Self::Done);
+        if whole {
+            *self = Self::Done;
         }
+        whole
     }
 }
 
@@ -117,7 +123,7 @@ enum Step {
 }
 
 impl Chunked {
-    fn step(&self, read: &mut BytesMut) -> Result<Step, Http1Error> {
+    fn step(&self, read: &mut BytesMut) -> Result<Step, Malformed> {
         match self {
             Self::Size => size(read),
             Self::End => match read.len() {
@@ -126,7 +132,7 @@ impl Chunked {
                     read.advance(2);
                     Ok(Step::On(Self::Size))
                 }
-                _ => Err(Http1Error::Malformed("a chunk that is longer than it says")),
+                _ => Err(Malformed("a chunk that is longer than it says")),
             },
             Self::Trailers => trailers(read),
             Self::Data(left) => Ok(Step::On(Self::Data(*left))),
@@ -134,21 +140,19 @@ impl Chunked {
     }
 }
 
-fn size(read: &mut BytesMut) -> Result<Step, Http1Error> {
+fn size(read: &mut BytesMut) -> Result<Step, Malformed> {
     match httparse::parse_chunk_size(read) {
-        Ok(Status::Complete((line, size))) => {
+        Ok(Status::Complete((line, size))) if line <= LONGEST_LINE => {
             read.advance(line);
             Ok(Step::On(if size == 0 { Chunked::Trailers } else { Chunked::Data(size) }))
         }
-        Ok(Status::Partial) if read.len() > LONGEST_LINE => {
-            Err(Http1Error::Malformed("the line of a chunk is too long"))
-        }
-        Ok(Status::Partial) => Ok(Step::More),
-        Err(_) => Err(Http1Error::Malformed("the size of a chunk")),
+        Ok(Status::Partial) if read.len() < LONGEST_LINE => Ok(Step::More),
+        Ok(_) => Err(Malformed("the line of a chunk is too long")),
+        Err(_) => Err(Malformed("the size of a chunk")),
     }
 }
 
-fn trailers(read: &mut BytesMut) -> Result<Step, Http1Error> {
+fn trailers(read: &mut BytesMut) -> Result<Step, Malformed> {
     // By far the most common: none.
     if read.starts_with(b"\r\n") {
         read.advance(2);
@@ -156,24 +160,22 @@ fn trailers(read: &mut BytesMut) -> Result<Step, Http1Error> {
     }
     let mut parsed = [httparse::EMPTY_HEADER; MOST_TRAILERS];
     match httparse::parse_headers(read, &mut parsed) {
-        Ok(Status::Complete((length, lines))) => {
+        Ok(Status::Complete((length, lines))) if length <= LONGEST_TRAILERS => {
             let mut trailers = HeaderMap::with_capacity(lines.len());
             for line in lines {
                 let name = HeaderName::from_bytes(line.name.as_bytes());
                 let value = HeaderValue::from_bytes(line.value);
                 let (Ok(name), Ok(value)) = (name, value) else {
-                    return Err(Http1Error::Malformed("a trailer"));
+                    return Err(Malformed("a trailer"));
                 };
                 trailers.append(name, value);
             }
             read.advance(length);
             Ok(Step::Over(Some(trailers)))
         }
-        Ok(Status::Partial) if read.len() > LONGEST_TRAILERS => {
-            Err(Http1Error::Malformed("the trailers are too long"))
-        }
-        Ok(Status::Partial) => Ok(Step::More),
-        Err(_) => Err(Http1Error::Malformed("a trailer")),
+        Ok(Status::Partial) if read.len() < LONGEST_TRAILERS => Ok(Step::More),
+        Ok(_) => Err(Malformed("the trailers are too long")),
+        Err(_) => Err(Malformed("a trailer")),
     }
 }
 
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
 
     /// Everything that comes of a body that arrives in pieces of `step` bytes: data, trailers, rest.
-    fn decode(mut decoder: Decoder, body: &str, step: usize) -> Result<(String, usize, String), Http1Error> {
+    fn decode(mut decoder: Decoder, body: &str, step: usize) -> Result<(String, usize, String), Malformed> {
         let (mut read, mut data, mut trailers) = (BytesMut::new(), String::new(), 0);
         let mut pieces = body.as_bytes().chunks(step);
         loop {
@@ -204,8 +206,8 @@ mod tests {
             let Some(piece) = pieces.next() else { break };
             read.extend_from_slice(piece);
         }
-        if !decoder.is_done() {
-            decoder.end_of_stream()?;
+        if !decoder.is_done() && !decoder.end_of_stream() {
+            return Err(Malformed("closed"));
         }
         pieces.for_each(|piece| read.extend_from_slice(piece));
         Ok((data, trailers, String::from_utf8_lossy(&read).into_owned()))

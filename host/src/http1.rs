@@ -1,0 +1,35 @@
+//! HTTP/1.1 as bytes, by the rules of RFC 9112, for both sides of this router: the heads of requests
+//! and of responses are parsed, bodies are taken out of a stream of bytes, and messages are written.
+//!
+//! Where a library would be lenient this is not: what two programs could understand in two ways is
+//! refused, with the reason, because that is how messages are smuggled (section 11.2). This module
+//! knows no sockets, deadlines or pools, and nobody else's types; [`crate::listener`] and
+//! [`crate::upstream`] have them.
+
+pub mod decode;
+pub mod outbox;
+pub mod request;
+pub mod response;
+
+mod lines;
+
+use std::io;
+
+/// Bytes that are no HTTP/1.1, or that can be understood in two ways: what is wrong with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub &'static str);
+
+/// Why a body broke off.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a message was not written to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwritten {
+    /// The socket.
+    #[error("the connection failed")]
+    Io(#[source] io::Error),
+    /// The body that was to be written.
+    #[error("the body failed")]
+    Body(#[source] BoxError),
+}

@@ -1,0 +1,297 @@
+//! The head of a request: parsed, and with it how its body ends and what the client would like.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Uri, header};
+use httparse::{Header, Status};
+
+use super::{
+    Malformed,
+    decode::Decoder,
+    lines::{Coding, Lines, Seen, USUAL, coding, described, has_ended, keeps_alive, number},
+};
+
+/// Headers of one head, however long it may be.
+const MOST_HEADERS: usize = 4096;
+
+/// What is understood of a request before its body.
+pub struct RequestHead {
+    /// As it came.
+    pub method: Method,
+    /// In any of the forms of RFC 9112, section 3.2.
+    pub uri: Uri,
+    /// Whether the client speaks HTTP/1.1, not 1.0.
+    pub http11: bool,
+    /// As they came.
+    pub headers: HeaderMap,
+    /// For its body.
+    pub decoder: Decoder,
+    /// Whether the connection can carry another message after this one.
+    pub keep_alive: bool,
+    /// Whether the client waits for a word before it sends the body.
+    pub expects_continue: bool,
+    /// Whether it would like to speak something else.
+    pub upgrades: bool,
+    /// Whether it takes trailers.
+    pub takes_trailers: bool,
+}
+
+/// Why a request is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is not understood, or could be understood in two ways.
+    #[error("malformed request: {0}")]
+    Malformed(#[from] Malformed),
+    /// The head is too long, or has too many headers.
+    #[error("the head of the request is too large, or has too many headers")]
+    TooLarge,
+    /// The target is.
+    #[error("the target of the request is too long")]
+    TargetTooLong,
+    /// The body is coded as nobody here can read it.
+    #[error("the only transfer-encoding served is chunked")]
+    Coding,
+}
+
+/// Parses heads; keeps its scratch space from one to the next.
+pub struct Parser {
+    lines: Lines,
+    max_head: usize,
+    /// So many bytes of a head were there the last time.
+    before: usize,
+}
+
+/// What the first line says, and how long the head is.
+struct First {
+    length: usize,
+    method: Method,
+    target: (usize, usize),
+    http11: bool,
+}
+
+impl Parser {
+    /// For heads of so many bytes at most.
+    pub fn new(max_head: usize) -> Self {
+        Self { lines: Lines::default(), max_head, before: 0 }
+    }
+
+    /// Takes a head off what was read; none if it is not complete. `spare` gives its space to the
+    /// headers.
+    ///
+    /// # Errors
+    /// The request cannot be served; what follows on the connection is not to be believed.
+    pub fn parse(
+        &mut self,
+        read: &mut BytesMut,
+        spare: &mut HeaderMap,
+    ) -> Result<Option<RequestHead>, Refused> {
+        let worth_it = !read.is_empty() && (self.before == 0 || has_ended(read, self.before));
+        let found = if worth_it { self.look(read)? } else { None };
+        let Some(First { length, method, target, http11 }) = found else {
+            self.before = read.len();
+            return if read.len() >= self.max_head { Err(Refused::TooLarge) } else { Ok(None) };
+        };
+        self.before = 0;
+        if length > self.max_head {
+            return Err(Refused::TooLarge);
+        }
+        let bytes = read.split_to(length).freeze();
+        let uri = uri(bytes.slice(target.0..target.1))?;
+        let mut headers = std::mem::take(spare);
+        headers.reserve(self.lines.len());
+        let seen = self.lines.fill(&mut headers, &bytes)?;
+        let decoder = decoder(&headers, seen, http11)?;
+        let is = |name, text: &[u8]| {
+            headers.get_all(name).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(text))
+        };
+        Ok(Some(RequestHead {
+            method,
+            uri,
+            http11,
+            keep_alive: keeps_alive(&headers, seen, http11),
+            expects_continue: http11 && seen.expect && is(header::EXPECT, b"100-continue"),
+            upgrades: http11 && seen.upgrade && seen.connection,
+            takes_trailers: seen.te && is(header::TE, b"trailers"),
+            headers,
+            decoder,
+        }))
+    }
+
+    /// Remembers the places of the headers.
+    fn look(&mut self, read: &BytesMut) -> Result<Option<First>, Refused> {
+        let mut usual = [const { MaybeUninit::uninit() }; USUAL];
+        match self.look_with(read, &mut usual) {
+            Err(httparse::Error::TooManyHeaders) => {
+                let mut many = vec![MaybeUninit::uninit(); MOST_HEADERS];
+                self.look_with(read, &mut many)
+            }
+            looked => looked,
+        }
+        .map_err(|error| match error {
+            httparse::Error::TooManyHeaders => Refused::TooLarge,
+            error => Refused::Malformed(described(error)),
+        })
+    }
+
+    fn look_with<'b>(
+        &mut self,
+        read: &'b BytesMut,
+        headers: &mut [MaybeUninit<Header<'b>>],
+    ) -> Result<Option<First>, httparse::Error> {
+        let mut request = httparse::Request::new(&mut []);
+        let Status::Complete(length) = request.parse_with_uninit_headers(read, headers)? else {
+            return Ok(None);
+        };
+        self.lines.set(read, request.headers);
+        let target = request.path.unwrap_or_default();
+        let from = target.as_ptr() as usize - read.as_ptr() as usize;
+        let method = request.method.unwrap_or_default().as_bytes();
+        let method = Method::from_bytes(method).map_err(|_| httparse::Error::Token)?;
+        let http11 = request.version == Some(1);
+        Ok(Some(First { length, method, target: (from, from + target.len()), http11 }))
+    }
+}
+
+fn uri(target: Bytes) -> Result<Uri, Refused> {
+    let too_long = target.len() >= usize::from(u16::MAX) - 1;
+    Uri::from_maybe_shared(target).map_err(|_| match too_long {
+        true => Refused::TargetTooLong,
+        false => Refused::Malformed(Malformed("its target is none")),
+    })
+}
+
+/// How the body ends (RFC 9112, section 6.3), without the leniency that it allows.
+fn decoder(headers: &HeaderMap, seen: Seen, http11: bool) -> Result<Decoder, Refused> {
+    match (seen.length, seen.encoding) {
+        (false, false) => Ok(Decoder::Done),
+        (true, true) => Err(Malformed("both content-length and transfer-encoding").into()),
+        (true, false) => {
+            let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+            let (length, second) = (lengths.next(), lengths.next());
+            if second.is_some() {
+                return Err(Malformed("two lengths").into());
+            }
+            Ok(Decoder::length(number(length.map_or(&[], |length| length.as_bytes()))?))
+        }
+        (false, true) if !http11 => Err(Malformed("transfer-encoding in HTTP/1.0").into()),
+        (false, true) => match coding(headers) {
+            Coding::Chunked => Ok(Decoder::chunked()),
+            Coding::More => Err(Refused::Coding),
+            Coding::Other => Err(Malformed("a transfer-encoding that does not end with chunked").into()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Option<RequestHead>, Refused> {
+        Parser::new(1 << 10).parse(&mut BytesMut::from(text), &mut HeaderMap::new())
+    }
+
+    fn framing(headers: &str) -> String {
+        match parse(&format!("POST / HTTP/1.1\r\n{headers}\r\n\r\n")) {
+            Ok(Some(head)) => format!("{:?} {}", head.decoder, head.keep_alive),
+            Ok(None) => "partial".to_owned(),
+            Err(refused) => refused.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_body_ends_as_the_head_says() {
+        for (headers, expect) in [
+            ("host: a", "Done true"),
+            ("content-length: 5", "Length(5) true"),
+            ("content-length: 0", "Done true"),
+            ("Content-Length: 5\r\nConnection: x, Close", "Length(5) false"),
+            ("transfer-encoding: Chunked", "Chunked(Size) true"),
+        ] {
+            assert_eq!(framing(headers), expect, "{headers}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_understood_in_two_ways_is_refused() {
+        for headers in [
+            "content-length: 5\r\ncontent-length: 5",
+            "content-length: 5, 5",
+            "content-length: +5",
+            "content-length:",
+            "content-length: 99999999999999999999",
+            "content-length: 5\r\ntransfer-encoding: chunked",
+            "transfer-encoding: chunked\r\ncontent-length: 5",
+            "transfer-encoding: gzip",
+            "transfer-encoding: chunked, identity",
+            "transfer-encoding: xchunked",
+            "transfer-encoding:",
+            "a b: c",
+            "a : c",
+            "a: b\r\n c",
+            "a: b\rc",
+        ] {
+            assert!(framing(headers).starts_with("malformed request: "), "{headers}: {}", framing(headers));
+        }
+        for headers in
+            ["transfer-encoding: gzip, chunked", "transfer-encoding: chunked\r\ntransfer-encoding: chunked"]
+        {
+            assert_eq!(framing(headers), Refused::Coding.to_string(), "{headers}");
+        }
+        for first in ["GET / HTTP/2.0", "GET /", "G\"T / HTTP/1.1", "GET  / HTTP/1.1", "GET /\u{1} HTTP/1.1"]
+        {
+            let refused = parse(&format!("{first}\r\nhost: a\r\n\r\n")).err();
+            assert!(matches!(refused, Some(Refused::Malformed(_))), "{first}: {refused:?}");
+        }
+        let chunked10 = parse("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n").err();
+        assert!(matches!(chunked10, Some(Refused::Malformed(_))));
+    }
+
+    #[test]
+    fn what_a_client_would_like() {
+        let head = "GET /a?b HTTP/1.1\r\nexpect: 100-Continue\r\nconnection: upgrade, te\r\nupgrade: x\r\nte: trailers\r\n\r\n";
+        let head = parse(head).unwrap().unwrap();
+        assert!(head.expects_continue && head.upgrades && head.takes_trailers && head.keep_alive);
+        assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("GET", "/a?b"));
+        let old = parse("GET / HTTP/1.0\r\nexpect: 100-continue\r\n\r\n").unwrap().unwrap();
+        assert!(!old.expects_continue && !old.keep_alive);
+        let old = parse("GET / HTTP/1.0\r\nconnection: Keep-Alive\r\n\r\n").unwrap().unwrap();
+        assert!(old.keep_alive);
+    }
+
+    #[test]
+    fn heads_have_bounds() {
+        assert!(parse("GET / HTTP/1.1\r\nhost: ").unwrap().is_none());
+        let long = format!("GET / HTTP/1.1\r\na: {}", "x".repeat(1 << 10));
+        assert_eq!(parse(&long).err(), Some(Refused::TooLarge));
+        assert_eq!(parse(&format!("{long}\r\n\r\n")).err(), Some(Refused::TooLarge));
+        let mut parser = Parser::new(1 << 20);
+        let mut many = |lines: usize| {
+            let text = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(lines));
+            parser.parse(&mut BytesMut::from(&*text), &mut HeaderMap::new())
+        };
+        assert_eq!(many(USUAL + 1).unwrap().unwrap().headers.len(), USUAL + 1);
+        assert_eq!(many(MOST_HEADERS + 1).err(), Some(Refused::TooLarge));
+        let target = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 16));
+        let refused = parser.parse(&mut BytesMut::from(&*target), &mut HeaderMap::new());
+        assert_eq!(refused.err(), Some(Refused::TargetTooLong));
+    }
+
+    #[test]
+    fn heads_may_arrive_in_any_pieces() {
+        let text = "\r\nPUT /x HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabcGET";
+        for step in 1..text.len() {
+            let (mut parser, mut read) = (Parser::new(1 << 10), BytesMut::new());
+            let mut spare = HeaderMap::new();
+            let mut heads = vec![];
+            for piece in text.as_bytes().chunks(step) {
+                read.extend_from_slice(piece);
+                if heads.is_empty() {
+                    heads.extend(parser.parse(&mut read, &mut spare).unwrap());
+                }
+            }
+            assert_eq!(heads.len(), 1, "in pieces of {step}");
+            assert_eq!((heads[0].headers.len(), &*read), (2, &b"abcGET"[..]));
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Serves the requests of an HTTP/1.1 connection, one after the other, in one task: reads a head,
+//! has the handler answer it, writes the response. What requests and responses look like is
+//! [`crate::http1`]'s; here is when they are read and written, and when the connection ends.
+
+use std::{
+    io::{self, Write},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
+
+use bytes::BytesMut;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header, response::Parts};
+use http_body::Body;
+use parking_lot::Mutex;
+use tokio::{io::AsyncWriteExt, sync::oneshot, time::timeout};
+
+use super::{
+    BoxError, Connection, Handler, Incoming, OnUpgrade, Phase, refuse,
+    socket::Socket,
+    wire::{Wire, WireBody, Writer},
+    worker::Worker,
+};
+use crate::http1::{
+    Unwritten,
+    outbox::{Framing, Outbox, write_framing, write_headers, write_line},
+    request::{Parser, RequestHead},
+};
+
+/// For a client to take its last answer, and to stop sending what nobody reads.
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes of that which are thrown away at most.
+const MOST_UNREAD: usize = 1 << 20;
+/// Headers of a message that the connection keeps the space of, at most.
+const SPARE: usize = 64;
+
+/// Serves a connection to its end. `read` was read already.
+pub(super) async fn serve<H: Handler>(
+    worker: &Worker<H>,
+    connection: &Arc<Connection>,
+    socket: Socket,
+    read: BytesMut,
+) {
+    let mut client = Client {
+        worker,
+        connection,
+        wire: Arc::new(Mutex::new(Wire::new(socket, read))),
+        parser: Parser::new(worker.options.max_head),
+        outbox: Outbox::default(),
+        spare: HeaderMap::new(),
+    };
+    loop {
+        let head = match std::future::poll_fn(|cx| client.poll_head(cx)).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return,
+            Err(answer) => return client.take_leave(&answer, true).await,
+        };
+        match client.message(head).await {
+            After::Next => {}
+            After::Nothing => return,
+            After::Leave { unread } => return client.take_leave(b"", unread).await,
+        }
+    }
+}
+
+/// One connection's.
+struct Client<'a, H: Handler> {
+    worker: &'a Worker<H>,
+    connection: &'a Arc<Connection>,
+    wire: Arc<Mutex<Wire>>,
+    parser: Parser,
+    outbox: Outbox<H::Body>,
+    /// The space of a map that is not used any more.
+    spare: HeaderMap,
+}
+
+/// What comes after a message.
+enum After {
+    /// Another.
+    Next,
+    /// The connection is gone, or somebody else's.
+    Nothing,
+    /// The end, with or without something that the client sent and nobody will read.
+    Leave { unread: bool },
+}
+
+/// What matters of a request for its response.
+#[derive(Clone, Copy)]
+struct To {
+    head: bool,
+    http11: bool,
+    takes_trailers: bool,
+}
+
+impl<H: Handler> Client<'_, H> {
+    /// The next request; none if the client, or this end, has had enough. An error is the answer to
+    /// what cannot be served.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<RequestHead>, Vec<u8>>> {
+        let watch = &self.connection.watch;
+        watch.register(cx.waker());
+        if self.connection.stop.is_aborting() {
+            return Poll::Ready(Ok(None));
+        }
+        if let Some(phase) = watch.overdue() {
+            self.worker.handler.overdue(phase);
+            let late = phase == Phase::RequestHead;
+            return Poll::Ready(if late { Err(refuse::timed_out()) } else { Ok(None) });
+        }
+        let mut wire = self.wire.lock();
+        loop {
+            match self.parser.parse(&mut wire.read, &mut self.spare) {
+                Ok(None) => {}
+                Ok(head) => return Poll::Ready(Ok(head)),
+                Err(refused) => {
+                    tracing::debug!(peer = %self.connection.peer, %refused, "request refused");
+                    return Poll::Ready(Err(refuse::refused(refused)));
+                }
+            }
+            if !wire.read.is_empty() && matches!(watch.phase(), Phase::FirstByte | Phase::KeepAlive) {
+                watch.arm(Phase::RequestHead, self.worker.options.head_timeout);
+            }
+            match wire.poll_fill(cx, 0) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
+                Poll::Pending if self.connection.stop.is_stopping() && wire.read.is_empty() => {
+                    return Poll::Ready(Ok(None));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    async fn message(&mut self, head: RequestHead) -> After {
+        let to = To {
+            head: head.method == Method::HEAD,
+            http11: head.http11,
+            takes_trailers: head.takes_trailers,
+        };
+        let mut keep_alive = head.keep_alive;
+        let (request, upgraded) = self.request(head);
+        let handling = pin!(self.worker.handler.clone().handle(self.connection.clone(), request));
+        let Some(response) = self.answer(handling).await else { return After::Nothing };
+        let (mut head, body) = response.into_parts();
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgraded)) = (head.status, upgraded) {
+            return self.hand_over(&head, body, upgraded).await;
+        }
+        let framing = framing(to, &head, &body);
+        keep_alive &= framing != Some(Framing::UntilClose) && self.may_follow(&head);
+        self.outbox.begin(body, framing, |text| write_head(text, to, &head, framing, keep_alive));
+        if self.write().await.is_err() {
+            return After::Nothing;
+        }
+        head.headers.clear();
+        if head.headers.capacity() <= SPARE {
+            self.spare = head.headers;
+        }
+        let wire = self.wire.lock();
+        match wire.is_at_end() {
+            true if keep_alive => After::Next,
+            at_end => After::Leave { unread: !at_end || !wire.read.is_empty() },
+        }
+    }
+
+    /// As the handler gets it.
+    fn request(&self, head: RequestHead) -> (Request<Incoming>, Option<oneshot::Sender<super::Upgraded>>) {
+        let bodiless = head.decoder.is_done();
+        let number = self.wire.lock().begin(head.decoder, head.expects_continue);
+        let mut upgraded = None;
+        let body = match (bodiless, head.upgrades) {
+            (false, _) => Incoming::Http1(WireBody::new(self.wire.clone(), number)),
+            (true, false) => Incoming::Empty,
+            (true, true) => {
+                let (sender, receiver) = oneshot::channel();
+                upgraded = Some(sender);
+                Incoming::Upgradable(OnUpgrade(receiver))
+            }
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method;
+        *request.uri_mut() = head.uri;
+        *request.headers_mut() = head.headers;
+        *request.version_mut() = if head.http11 { Version::HTTP_11 } else { Version::HTTP_10 };
+        (request, upgraded)
+    }
+
+    /// None if there is nothing to answer, or nobody.
+    async fn answer<F>(&mut self, mut handling: Pin<&mut F>) -> Option<Response<H::Body>>
+    where
+        F: Future<Output = Result<Response<H::Body>, BoxError>>,
+    {
+        let answered = std::future::poll_fn(|cx| {
+            self.connection.watch.register(cx.waker());
+            if self.connection.stop.is_aborting() {
+                return Poll::Ready(None);
+            }
+            match handling.as_mut().poll(cx) {
+                Poll::Ready(answered) => Poll::Ready(Some(answered)),
+                Poll::Pending => self.wire.lock().poll_gone(cx).map(|()| None),
+            }
+        });
+        match answered.await? {
+            Ok(response) => Some(response),
+            Err(error) => {
+                self.broke_off(&*error);
+                None
+            }
+        }
+    }
+
+    /// Whether another request may follow on the connection, as far as this end is concerned.
+    fn may_follow(&self, head: &Parts) -> bool {
+        let closes = head.headers.get(header::CONNECTION).is_some_and(|value| value == "close");
+        let mut wire = self.wire.lock();
+        wire.answer();
+        if !wire.is_at_end() && Arc::strong_count(&self.wire) == 1 {
+            // Nobody is left who would read it.
+            wire.discard();
+            return wire.is_at_end() && !closes && !self.connection.stop.is_stopping();
+        }
+        !closes && !self.connection.stop.is_stopping()
+    }
+
+    /// Writes what is in the outbox; an error has been told.
+    async fn write(&mut self) -> Result<(), ()> {
+        let gathered = std::future::poll_fn(|cx| Poll::Ready(self.outbox.gather(cx))).await;
+        let written = match gathered {
+            Ok(()) => std::future::poll_fn(|cx| self.poll_write(cx)).await,
+            Err(unwritten) => Err(unwritten),
+        };
+        written.map_err(|unwritten| self.broke_off(&unwritten))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unwritten>> {
+        let Connection { watch, stop, .. } = &**self.connection;
+        watch.register(cx.waker());
+        let broken = |kind: io::ErrorKind| Poll::Ready(Err(Unwritten::Io(kind.into())));
+        if stop.is_aborting() {
+            return broken(io::ErrorKind::ConnectionAborted);
+        }
+        if let Poll::Ready(written) = self.outbox.poll(cx, &mut Writer { wire: &self.wire, watch }) {
+            return Poll::Ready(written);
+        }
+        // A client that does not read: nobody asks the body for more, so nobody else ends it.
+        if let Some(phase) = watch.overdue() {
+            self.worker.handler.overdue(phase);
+            return broken(io::ErrorKind::TimedOut);
+        }
+        ready!(self.wire.lock().poll_gone(cx));
+        broken(io::ErrorKind::ConnectionReset)
+    }
+
+    fn broke_off(&self, error: &dyn std::error::Error) {
+        tracing::debug!(peer = %self.connection.peer, %error, "connection broke off");
+    }
+
+    /// Says that the connection is something else from now on, and lets go of it.
+    async fn hand_over(
+        &mut self,
+        head: &Parts,
+        body: H::Body,
+        upgraded: oneshot::Sender<super::Upgraded>,
+    ) -> After {
+        let to = To { head: false, http11: true, takes_trailers: false };
+        self.outbox.begin(body, None, |text| write_head(text, to, head, None, true));
+        if self.write().await.is_err() {
+            return After::Nothing;
+        }
+        let socket = self.wire.lock().take();
+        // Whoever asked for it may have given up.
+        let _ = socket.map(|socket| upgraded.send(socket));
+        After::Nothing
+    }
+
+    /// Says the last, and reads for a while what the client still sends if nobody did: to close at
+    /// once would take the answer from it.
+    async fn take_leave(&mut self, answer: &[u8], unread: bool) {
+        let mut writer = Writer { wire: &self.wire, watch: &self.connection.watch };
+        let leave = async {
+            writer.write_all(answer).await?;
+            writer.shutdown().await?;
+            let mut left = if unread { MOST_UNREAD } else { 0 };
+            while left > 0 {
+                let read = std::future::poll_fn(|cx| {
+                    let mut wire = self.wire.lock();
+                    wire.read.clear();
+                    wire.poll_fill(cx, 0)
+                });
+                left = match read.await? {
+                    0 => 0,
+                    read => left.saturating_sub(read),
+                };
+            }
+            io::Result::Ok(())
+        };
+        let _ = timeout(LINGER, leave).await;
+    }
+}
+
+/// None: no body follows, whatever the head says.
+fn framing(to: To, head: &Parts, body: &impl Body) -> Option<Framing> {
+    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if to.head || bodiless || head.status.is_informational() {
+        return None;
+    }
+    if body.is_end_stream() {
+        return Some(Framing::Length(0));
+    }
+    let said = || head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    Some(match body.size_hint().exact().or_else(said) {
+        Some(length) => Framing::Length(length),
+        None if to.http11 => Framing::Chunked { trailers: to.takes_trailers },
+        None => Framing::UntilClose,
+    })
+}
+
+fn write_head(text: &mut Vec<u8>, to: To, head: &Parts, framing: Option<Framing>, keep_alive: bool) {
+    let status = head.status;
+    text.extend_from_slice(b"HTTP/1.1 ");
+    text.extend_from_slice(status.as_str().as_bytes());
+    text.push(b' ');
+    text.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    text.extend_from_slice(b"\r\n");
+    let mut dated = false;
+    write_headers(text, &head.headers, |name| match *name {
+        header::TRANSFER_ENCODING => false,
+        header::CONNECTION => status == StatusCode::SWITCHING_PROTOCOLS,
+        header::CONTENT_LENGTH => framing.is_none() && (to.head || status == StatusCode::NOT_MODIFIED),
+        header::DATE => {
+            dated = true;
+            true
+        }
+        _ => true,
+    });
+    if !dated {
+        let now = httpdate::HttpDate::from(SystemTime::now());
+        write!(text, "date: {now}\r\n").expect("a vector takes everything");
+    }
+    write_framing(text, framing);
+    match (keep_alive, to.http11) {
+        (true, true) => {}
+        (true, false) => write_line(text, "connection", b"keep-alive"),
+        (false, _) => write_line(text, "connection", b"close"),
+    }
+    text.extend_from_slice(b"\r\n");
+}
