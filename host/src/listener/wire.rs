@@ -1,5 +1,6 @@
 //! An HTTP/1.1 connection's bytes, shared by whoever answers its messages in turn and the body of
-//! the request at hand. Both live in one task, so the lock around it is never waited for.
+//! the request at hand. Both live on one thread and mostly in one task, so the lock around it is never
+//! waited for.
 
 use std::{
     io::{self, IoSlice},

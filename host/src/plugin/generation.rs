@@ -160,6 +160,11 @@ impl Generation {
         self.settings().on_error.unwrap_or(OnError::Closed)
     }
 
+    /// Whether an answer may take more than the call itself: if not, its functions return at once.
+    pub fn may_wait(&self) -> bool {
+        self.template.shape.waits || self.settings().durable_state || self.trial.is_some()
+    }
+
     /// Whether `Message::body` should be given to it.
     pub fn reads_body(&self) -> bool {
         self.template.shape.reads_body || self.trial.as_ref().is_some_and(|trial| trial.next.reads_body())
@@ -297,7 +302,7 @@ impl Generation {
         R: Answer,
     {
         let began = Instant::now();
-        let result = self.pool.call(&self.template, message, call, params).await;
+        let result = self.pool.call(&self.template, message, call, params, began).await;
         self.stats.count(began.elapsed(), &result);
         let result = result.inspect_err(|error| self.trouble(error));
         if self.settings().durable_state {

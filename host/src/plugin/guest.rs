@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
@@ -47,8 +47,14 @@ pub(super) struct Guest {
     pub(super) message: Message,
     /// To whom it belongs.
     pub(super) plugin: Arc<Plugin>,
+    /// When the call at hand is to be over.
+    pub(super) until: Instant,
+    /// Whether others may go on meanwhile, each time that it is asked.
+    pub(super) gives_way: bool,
     /// The first thing that a host function could not do as told; fails the call once it returns.
     pub(super) fault: Option<Box<str>>,
+    /// Of the headers that it changes.
+    pub(super) names: Names,
     /// What to put back if the call fails and the message goes on; latest last.
     undo: Vec<Undo>,
     /// Log lines written during this call.
@@ -70,13 +76,33 @@ pub(super) struct Guest {
 /// The most lines of one call that are kept.
 const LINES: u32 = 64;
 
+/// Names of headers that a guest may change and has changed, as it writes them: parsed once, as it will
+/// change the same ones for the next message.
+#[derive(Default)]
+pub(super) struct Names(Vec<(Box<str>, HeaderName)>);
+
+/// So many names are kept.
+const NAMES: usize = 8;
+
+impl Names {
+    pub(super) fn get(&self, text: &str) -> Option<&HeaderName> {
+        self.0.iter().find(|(written, _)| **written == *text).map(|(_, name)| name)
+    }
+
+    pub(super) fn keep(&mut self, text: String, name: &HeaderName) {
+        if self.0.len() < NAMES {
+            self.0.push((text.into(), name.clone()));
+        }
+    }
+}
+
 /// One change of a message, the other way round.
 enum Undo {
     Request(HeaderName, Vec<HeaderValue>),
     Response(HeaderName, Vec<HeaderValue>),
-    Uri(Uri),
+    Target(Uri, usize),
     Status(StatusCode),
-    Event(Event),
+    Event(Box<Event>),
 }
 
 /// Which of a message's two heads.
@@ -94,7 +120,10 @@ impl Guest {
         Self {
             message,
             plugin,
+            until: Instant::now(),
+            gives_way: false,
             fault: None,
+            names: Names::default(),
             undo: Vec::new(),
             lines: 0,
             last_error: None,
@@ -156,8 +185,9 @@ impl Guest {
 
     pub(super) fn set_uri(&mut self, uri: Uri) {
         let before = std::mem::replace(&mut self.message.uri, uri);
+        let cut = std::mem::take(&mut self.message.cut);
         if self.undoes() {
-            self.undo.push(Undo::Uri(before));
+            self.undo.push(Undo::Target(before, cut));
         }
     }
 
@@ -174,7 +204,7 @@ impl Guest {
         if self.undoes() {
             self.undo.extend(self.message.event.clone().map(Undo::Event));
         }
-        self.message.event.as_mut()
+        self.message.event.as_deref_mut()
     }
 
     fn undoes(&self) -> bool {
@@ -191,7 +221,7 @@ impl Guest {
         while let Some(undo) = self.undo.pop() {
             match (undo, &mut self.message.response) {
                 (Undo::Request(name, values), _) => restore(&mut self.message.headers, name, values),
-                (Undo::Uri(uri), _) => self.message.uri = uri,
+                (Undo::Target(uri, cut), _) => (self.message.uri, self.message.cut) = (uri, cut),
                 (Undo::Event(event), _) => self.message.event = Some(event),
                 (Undo::Response(name, values), Some(head)) => restore(&mut head.headers, name, values),
                 (Undo::Status(status), Some(head)) => head.status = status,

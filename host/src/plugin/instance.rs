@@ -3,10 +3,14 @@
 //! A trap, a missed deadline or a dropped future poisons a store and everything in it, so whoever
 //! calls an instance keeps it only if [`Instance::can_serve_after`] says so.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use wasmtime::{
-    Store, Trap,
+    Store, StoreContextMut, Trap, UpdateDeadline,
     component::{
         Component, ComponentExportIndex, ComponentNamedList, Instance as Exports, Lift, Linker, Lower,
         TypedFunc,
@@ -20,7 +24,7 @@ use super::{
     guest::{Guest, Plugin},
     script,
     table::TableFunctions,
-    ticker::{Hold, ticks},
+    ticker::Ticker,
     types::{Decision, EventVerdict, Verdict},
 };
 
@@ -38,12 +42,10 @@ pub(super) struct Functions {
 }
 
 /// A store with one instantiated component in it. On the async lane its deadline is kept outside
-/// of it, and the epoch only makes a guest that computes give way.
+/// of it as well, and a guest that computes gives way.
 pub(super) struct Instance {
     pub(super) store: Store<Guest>,
     pub(super) functions: Functions,
-    /// While a call that may be long is under way.
-    hold: Option<Hold>,
 }
 
 /// What is needed to make instances of one build.
@@ -65,7 +67,7 @@ impl Template {
         const LOAD: &str = "load";
         let mut instance = self.new_instance().await?;
         let mut message = Message::default();
-        instance.begin(&mut message, self.plugin.deadline);
+        instance.begin(&mut message, Instant::now() + self.plugin.deadline);
         let answer = match &instance.functions.load {
             Some(load) => load.call(&mut instance.store, ()),
             None => Err(MissingFunction.into()),
@@ -81,7 +83,7 @@ impl Template {
     /// Makes an instance on the sync lane.
     pub(super) fn instantiate(&self) -> Result<Instance, CallError> {
         let mut store = self.store();
-        let _hold = start_clock(&mut store, self.plugin.deadline);
+        start_clock(&mut store, Instant::now() + self.plugin.deadline, false);
         let exports = self.linker.instantiate(&mut store, &self.component);
         self.finish(store, exports)
     }
@@ -89,11 +91,11 @@ impl Template {
     /// Makes an instance on the async lane.
     pub(super) async fn instantiate_async(&self) -> Result<Instance, CallError> {
         let mut store = self.store();
-        store.epoch_deadline_async_yield_and_update(1);
-        store.set_epoch_deadline(1);
+        let until = Instant::now() + self.plugin.deadline;
+        start_clock(&mut store, until, true);
         let instantiate =
-            self.plugin.ticker.drive(self.linker.instantiate_async(&mut store, &self.component));
-        let made = tokio::time::timeout(self.plugin.deadline, instantiate).await;
+            watched(&self.plugin.ticker, self.linker.instantiate_async(&mut store, &self.component));
+        let made = tokio::time::timeout_at(until.into(), instantiate).await;
         self.finish(store, made.unwrap_or_else(|_| Err(Trap::Interrupt.into())))
     }
 
@@ -105,6 +107,7 @@ impl Template {
     fn store(&self) -> Store<Guest> {
         let mut store = Store::new(self.component.engine(), Guest::new(Arc::clone(&self.plugin)));
         store.limiter(|guest| &mut guest.memory);
+        store.epoch_deadline_callback(at_tick);
         store
     }
 
@@ -115,7 +118,7 @@ impl Template {
     ) -> Result<Instance, CallError> {
         let functions = exports.and_then(|exports| self.functions(&mut store, exports));
         match functions {
-            Ok(functions) => Ok(Instance { store, functions, hold: None }),
+            Ok(functions) => Ok(Instance { store, functions }),
             Err(error) => Err(failure(store.data_mut(), "instantiate", &error)),
         }
     }
@@ -168,15 +171,15 @@ impl Lookup<'_> {
 impl Instance {
     /// Puts the message in the guest's hands and starts the clock.
     #[inline]
-    pub(super) fn begin(&mut self, message: &mut Message, deadline: Duration) {
+    pub(super) fn begin(&mut self, message: &mut Message, until: Instant) {
         self.hand_over(message);
-        self.hold = start_clock(&mut self.store, deadline);
+        start_clock(&mut self.store, until, false);
     }
 
-    /// As [`Self::begin`] on the async lane, where whoever calls keeps the time.
-    pub(super) fn begin_waiting(&mut self, message: &mut Message) {
+    /// As [`Self::begin`] on the async lane, where a guest has to be [watched].
+    pub(super) fn begin_waiting(&mut self, message: &mut Message, until: Instant) {
         self.hand_over(message);
-        self.store.set_epoch_deadline(1);
+        start_clock(&mut self.store, until, true);
     }
 
     #[inline]
@@ -213,7 +216,6 @@ impl Instance {
         guest.forget_lines();
         guest.tell_memory();
         std::mem::swap(&mut guest.message, message);
-        self.hold = None;
         result
     }
 }
@@ -238,12 +240,35 @@ where
     }
 }
 
-/// Sets a deadline, and has the ticker go on until there. What is returned is to be kept meanwhile.
+/// Sets a deadline, and has the ticker look at it.
 #[inline]
-fn start_clock(store: &mut Store<Guest>, deadline: Duration) -> Option<Hold> {
-    let ticks = ticks(deadline);
-    store.set_epoch_deadline(ticks);
-    store.data().plugin.ticker.go_on(ticks)
+fn start_clock(store: &mut Store<Guest>, until: Instant, gives_way: bool) {
+    store.set_epoch_deadline(1);
+    let guest = store.data_mut();
+    (guest.until, guest.gives_way) = (until, gives_way);
+    guest.plugin.ticker.watch(guest.plugin.deadline);
+}
+
+/// What becomes of a guest that still runs when the epoch advances.
+fn at_tick(store: StoreContextMut<'_, Guest>) -> Result<UpdateDeadline, wasmtime::Error> {
+    let guest = store.data();
+    let left = guest.until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Ok(UpdateDeadline::Interrupt);
+    }
+    guest.plugin.ticker.still_runs(left);
+    Ok(if guest.gives_way { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) })
+}
+
+/// A future in which a guest runs on the async lane: each time that it goes on, it is for one tick at
+/// most. It does not run while it waits for something.
+pub(super) async fn watched<F: Future>(ticker: &Ticker, guest: F) -> F::Output {
+    let mut guest = pin!(guest);
+    std::future::poll_fn(|cx| {
+        ticker.watch(Duration::ZERO);
+        guest.as_mut().poll(cx)
+    })
+    .await
 }
 
 fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -> CallError {

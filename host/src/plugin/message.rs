@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, uri::PathAndQuery};
 
 use super::candidates::Candidates;
 use crate::table::ServiceId;
@@ -17,14 +17,16 @@ use crate::table::ServiceId;
 pub struct Message {
     /// As received.
     pub method: Method,
-    /// Path and query in origin form, as the server will see them.
+    /// Path and query in origin form.
     pub uri: Uri,
-    /// What the client asked for; empty: what the header `host` says.
-    pub authority: Arc<str>,
+    /// So many bytes of their beginning the server will not see; what is left begins with `/`.
+    pub cut: usize,
+    /// What the client asked for; none: what the header `host` says.
+    pub authority: Option<Arc<str>>,
     /// The request's headers, without those of the connection.
     pub headers: HeaderMap,
-    /// The client id.
-    pub client: Arc<str>,
+    /// Who sends it.
+    pub client: ClientId,
     /// The other end of the connection.
     pub peer: Option<SocketAddr>,
     /// With the version that was chosen.
@@ -36,7 +38,7 @@ pub struct Message {
     /// Present in response filters.
     pub response: Option<ResponseHead>,
     /// Present in event filters.
-    pub event: Option<Event>,
+    pub event: Option<Box<Event>>,
     /// The body of the response if there is one, else of the request. Empty unless the plugin
     /// reads bodies ([`super::Generation::reads_body`]).
     pub body: Option<Body>,
@@ -46,7 +48,58 @@ impl Message {
     /// What the client asked for: `Host` or `:authority`.
     pub(super) fn authority(&self) -> &str {
         let host = || self.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
-        Some(&*self.authority).filter(|authority| !authority.is_empty()).or_else(host).unwrap_or_default()
+        self.authority.as_deref().or_else(host).unwrap_or_default()
+    }
+
+    /// Path and query, as the server will see them.
+    pub fn target(&self) -> &str {
+        target(&self.uri, self.cut)
+    }
+}
+
+/// Path and query without so many bytes of their beginning.
+pub fn target(uri: &Uri, cut: usize) -> &str {
+    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    target.get(cut..).unwrap_or(target)
+}
+
+/// A client's id. It stays where it came from, so that it is copied for nobody who does not ask for it.
+#[derive(Clone, Debug)]
+pub enum ClientId {
+    /// The value of a header, of visible ASCII characters.
+    Header(HeaderValue),
+    /// From anywhere else.
+    Text(Arc<str>),
+}
+
+impl ClientId {
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            // Checked when it was made.
+            Self::Header(value) => value.to_str().unwrap_or_default(),
+            Self::Text(text) => text,
+        }
+    }
+
+    /// Its text, to keep.
+    pub fn to_arc(&self) -> Arc<str> {
+        match self {
+            Self::Header(_) => self.as_str().into(),
+            Self::Text(text) => text.clone(),
+        }
+    }
+}
+
+impl Default for ClientId {
+    fn default() -> Self {
+        Self::Header(HeaderValue::from_static(""))
+    }
+}
+
+impl From<&str> for ClientId {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
     }
 }
 

@@ -7,16 +7,17 @@
 use std::{
     cell::Cell,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::sync::Semaphore;
 use wasmtime::component::TypedFunc;
 
 use super::{
     CallError, Message,
     call::Cause,
-    instance::{Answer, Functions, Instance, Params, Template},
+    instance::{Answer, Functions, Instance, Params, Template, watched},
 };
 
 /// Picks the function that is called.
@@ -78,15 +79,16 @@ impl Pool {
         message: &mut Message,
         call: &Call<P, R>,
         params: P,
+        began: Instant,
     ) -> Result<R, CallError>
     where
         P: Params,
         R: Answer,
     {
         match self {
-            Self::Sync(slots) => call_sync(slots, template, message, call, params),
+            Self::Sync(slots) => call_sync(slots, template, message, call, params, began),
             Self::Waiting { permits, idle } => {
-                Box::pin(call_waiting(permits, idle, template, message, call, params)).await
+                Box::pin(call_waiting(permits, idle, template, message, call, params, began)).await
             }
         }
     }
@@ -99,6 +101,7 @@ fn call_sync<P, R>(
     message: &mut Message,
     call: &Call<P, R>,
     params: P,
+    began: Instant,
 ) -> Result<R, CallError>
 where
     P: Params,
@@ -106,15 +109,24 @@ where
 {
     let slot = &slots[thread_number() % slots.len()];
     let busy = || template.error(call.name, Cause::Instances(template.plugin.settings.instances));
+    let mut began = began;
     let mut slot = match slot.try_lock() {
         Some(slot) => slot,
-        None => slot.try_lock_for(call.deadline).ok_or_else(busy)?,
+        None => {
+            let slot = slot.try_lock_for(call.deadline).ok_or_else(busy)?;
+            began = Instant::now();
+            slot
+        }
     };
     let mut instance = match slot.take() {
         Some(instance) => instance,
-        None => Box::new(template.instantiate()?),
+        None => {
+            let instance = Box::new(template.instantiate()?);
+            began = Instant::now();
+            instance
+        }
     };
-    instance.begin(message, call.deadline);
+    instance.begin(message, began + call.deadline);
     let result = match (call.pick)(&instance.functions) {
         Some(function) => function.call(&mut instance.store, params),
         None => Err(super::call::MissingFunction.into()),
@@ -133,27 +145,29 @@ async fn call_waiting<P, R>(
     message: &mut Message,
     call: &Call<P, R>,
     params: P,
+    began: Instant,
 ) -> Result<R, CallError>
 where
     P: Params,
     R: Answer,
 {
-    let until = Instant::now() + call.deadline;
+    let until = began + call.deadline;
     let busy = |_| template.error(call.name, Cause::Instances(template.plugin.settings.instances));
-    let permit = tokio::time::timeout_at(until, permits.acquire()).await.map_err(busy)?;
+    let permit = tokio::time::timeout_at(until.into(), permits.acquire()).await.map_err(busy)?;
     let _permit = permit.expect("the semaphore is never closed");
     let ready = idle.lock().pop();
     let mut instance = match ready {
         Some(instance) => instance,
         None => template.instantiate_async().await?,
     };
-    instance.begin_waiting(message);
+    instance.begin_waiting(message, until);
     let ticker = &template.plugin.ticker;
     let Instance { store, functions, .. } = &mut instance;
     let result = match (call.pick)(functions) {
         Some(function) => {
             let called =
-                tokio::time::timeout_at(until, ticker.drive(function.call_async(store, params))).await;
+                tokio::time::timeout_at(until.into(), watched(ticker, function.call_async(store, params)))
+                    .await;
             called.unwrap_or_else(|_| Err(wasmtime::Trap::Interrupt.into()))
         }
         None => Err(super::call::MissingFunction.into()),

@@ -2,19 +2,17 @@
 //! may run, and rests while none does.
 //!
 //! It is an OS thread, because a guest that spins would starve a timer of the runtime that it spins
-//! on. One thing must hold: **it does not rest before the epoch has reached every deadline that was
-//! set.** There are two ways to have it go on. [`Ticker::keep_going`] asks for so many ticks, after a
-//! deadline was set that is so many away: that is for the short calls on a message's way, and costs a
-//! look at two numbers that change once a tick at most. [`Ticker::hold`] counts who needs it, for as
-//! long as that takes: that is for calls that may be long, and for guests that give way at ticks.
+//! on. At each advance a guest that still runs is made to look at its own deadline (or to give way to
+//! others), so when it comes is no more than a matter of how soon. Most calls are over long before, and
+//! every wake-up costs the messages' thread as much as a few of them: so while only such calls are made
+//! the epoch advances slowly, and fast once it finds one whose deadline is near. One thing must hold: **the thread does not rest before the epoch has advanced once more after every call
+//! began.** For whoever begins, that costs a look at two numbers that change once a tick at most.
 
 use std::{
-    future::Future,
-    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicBool, AtomicU64, AtomicUsize,
+            AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -24,21 +22,21 @@ use std::{
 
 use wasmtime::EngineWeak;
 
-/// How often the engine's epoch advances: deadlines are exact to this, and never shorter.
+/// Between two advances while a guest runs that is not over at once: deadlines are exact to this, and
+/// never shorter.
 pub(super) const TICK: Duration = Duration::from_millis(2);
 
-/// Deadlines that are further away, in ticks, are held for.
-const SHORT: u64 = 32;
+/// Between two while calls are over at once. What has a shorter deadline is looked at every [`TICK`].
+const SLOW: Duration = Duration::from_millis(20);
 
-/// Ticks after a deadline until it is time to rest: two for a number that was read late.
-const AFTER: u64 = 2;
+/// Ticks after which it is slow again.
+const CALM: u32 = 50;
+
+/// Ticks after a call began until it is time to rest: two for a number that was read late.
+const AFTER: u64 = 3;
 
 /// From one look to the next whether the engine is still there, while resting.
 const LOOK: Duration = Duration::from_secs(10);
-
-/// Keeps a ticker from resting.
-#[derive(Debug)]
-pub(super) struct Hold(Arc<Ticker>);
 
 /// The thread as others see it.
 #[derive(Debug, Default)]
@@ -47,8 +45,10 @@ pub(super) struct Ticker {
     now: AtomicU64,
     /// The last tick that is needed.
     until: AtomicU64,
-    /// Who needs it at the moment.
-    held: AtomicUsize,
+    /// Somebody needs the next ones soon.
+    hurried: AtomicBool,
+    /// Nobody need be woken to hurry.
+    fast: AtomicBool,
     resting: AtomicBool,
     thread: OnceLock<Thread>,
 }
@@ -68,79 +68,77 @@ impl Ticker {
         self.now.load(Relaxed)
     }
 
-    /// The epoch will advance so many times from now on, at least.
+    /// A guest begins, and may run for so long: the epoch will advance from now on, within [`SLOW`].
     #[inline]
-    fn keep_going(&self, ticks: u64) {
-        let until = self.now() + ticks + AFTER;
+    pub(super) fn watch(&self, deadline: Duration) {
+        if deadline < SLOW {
+            self.hurried.store(true, Relaxed);
+        }
+        let until = self.now() + AFTER;
         if self.until.load(Relaxed) < until {
             self.extend(until);
         }
     }
 
-    /// Has it go on until a deadline that was just set, so many ticks away: what is returned is to be
-    /// kept for as long as the guest may run.
-    #[inline]
-    pub(super) fn go_on(self: &Arc<Self>, ticks: u64) -> Option<Hold> {
-        if ticks > SHORT {
-            return Some(self.hold());
+    /// A guest runs on, and has so long to go: the epoch will advance well before that, and from then
+    /// on within [`TICK`].
+    pub(super) fn still_runs(&self, left: Duration) {
+        self.extend(self.now() + AFTER);
+        if left < 2 * SLOW {
+            self.hurried.store(true, SeqCst);
+            if !self.fast.load(SeqCst) {
+                self.unpark();
+            }
         }
-        self.keep_going(ticks);
-        None
-    }
-
-    /// It does not rest before what is returned is dropped.
-    pub(super) fn hold(self: &Arc<Self>) -> Hold {
-        self.held.fetch_add(1, SeqCst);
-        self.wake();
-        Hold(Arc::clone(self))
-    }
-
-    /// A future in which a guest runs on the async lane, where it has to give way at every tick. It
-    /// does not run while it waits for something.
-    pub(super) async fn drive<F: Future>(self: &Arc<Self>, guest: F) -> F::Output {
-        let mut guest = pin!(guest);
-        std::future::poll_fn(|cx| {
-            let _hold = self.hold();
-            guest.as_mut().poll(cx)
-        })
-        .await
     }
 
     #[cold]
     fn extend(&self, until: u64) {
         self.until.fetch_max(until, SeqCst);
-        self.wake();
+        // Either this sees that it rests, or the thread sees the change before it does, as all of
+        // these are in one order.
+        if self.resting.load(SeqCst) {
+            self.unpark();
+        }
     }
 
-    /// After what the thread looks at was changed: either this sees that it rests, or it sees the
-    /// change before it does, as all of these are in one order.
-    fn wake(&self) {
-        if self.resting.load(SeqCst)
-            && let Some(thread) = self.thread.get()
-        {
+    fn unpark(&self) {
+        if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
 
     fn run(&self, weak: &EngineWeak) {
         let _ = self.thread.set(thread::current());
+        let mut fast_for: u32 = 0;
         loop {
-            thread::sleep(TICK);
+            fast_for = fast_for.saturating_sub(1);
+            if self.is_idle() {
+                self.rest(weak);
+                fast_for = 0;
+            }
+            // In this order, whoever hurries is either seen here or sees that the thread is to be woken.
+            self.fast.store(fast_for > 0, SeqCst);
+            if self.hurried.swap(false, SeqCst) {
+                fast_for = CALM;
+                self.fast.store(true, SeqCst);
+            }
+            match fast_for {
+                0 => thread::park_timeout(SLOW),
+                _ => thread::sleep(TICK),
+            }
             let Some(engine) = weak.upgrade() else { return };
             self.now.fetch_add(1, SeqCst);
             engine.increment_epoch();
-            drop(engine);
-            if self.is_idle() {
-                self.rest(weak);
-            }
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.held.load(SeqCst) == 0 && self.now.load(SeqCst) > self.until.load(SeqCst)
+        self.now.load(SeqCst) > self.until.load(SeqCst)
     }
 
     fn rest(&self, engine: &EngineWeak) {
+        self.fast.store(false, SeqCst);
         self.resting.store(true, SeqCst);
         while self.is_idle() && engine.upgrade().is_some() {
             thread::park_timeout(LOOK);
@@ -149,22 +147,13 @@ impl Ticker {
     }
 }
 
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.0.held.fetch_sub(1, SeqCst);
-    }
-}
-
-/// A deadline in ticks of the engine: rounded up, and one more for the tick that is under way.
-pub(super) fn ticks(deadline: Duration) -> u64 {
-    u64::try_from(deadline.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX / 2).min(u64::MAX / 2) + 1
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(1);
 
     fn eventually(what: impl Fn() -> bool) {
         let end = Instant::now() + Duration::from_secs(20);
@@ -181,10 +170,10 @@ mod tests {
         for _ in 0..20 {
             eventually(|| ticker.resting.load(SeqCst));
             let before = ticker.now();
-            ticker.keep_going(5);
-            eventually(|| ticker.now() >= before + 5);
+            ticker.watch(LONG);
+            eventually(|| ticker.now() > before + 1);
             eventually(|| ticker.resting.load(SeqCst));
-            assert!(ticker.now() > before + 5 + AFTER, "it rested before what was asked for");
+            assert!(ticker.now() >= before + AFTER, "it rested before what was asked for");
         }
     }
 
@@ -195,30 +184,44 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for round in 0..50 {
+                    for round in 0..30 {
                         let before = ticker.now();
-                        ticker.keep_going(1);
+                        ticker.watch(if round % 2 == 0 { LONG } else { TICK });
                         eventually(|| ticker.now() > before);
                         // Long enough for a rest in some rounds.
-                        thread::sleep(TICK * (round % 7));
+                        thread::sleep(SLOW * (round % 5));
                     }
                 });
             }
         });
     }
 
+    /// Ticks while somebody watches all the time, for so long.
+    fn ticks_within(ticker: &Ticker, time: Duration, each: impl Fn()) -> u64 {
+        let (before, end) = (ticker.now(), Instant::now() + time);
+        while Instant::now() < end {
+            each();
+            thread::sleep(Duration::from_micros(500));
+        }
+        ticker.now() - before
+    }
+
     #[test]
-    fn it_does_not_rest_while_it_is_held() {
+    fn it_is_slow_unless_somebody_is_in_a_hurry() {
         let engine = wasmtime::Engine::default();
         let ticker = Ticker::start(&engine).unwrap();
-        eventually(|| ticker.resting.load(SeqCst));
-        assert!(ticker.go_on(SHORT).is_none());
-        let hold = ticker.go_on(SHORT + 1).unwrap();
-        let before = ticker.now();
-        eventually(|| ticker.now() > before + 2 * SHORT);
-        assert!(!ticker.resting.load(SeqCst));
-        drop(hold);
-        eventually(|| ticker.resting.load(SeqCst));
+        let time = 20 * SLOW;
+        // Timers may be late, never early.
+        let slow = ticks_within(&ticker, time, || {
+            ticker.watch(LONG);
+            ticker.still_runs(LONG);
+        });
+        assert!((1..=22).contains(&slow), "{slow} ticks in {time:?}");
+        let fast = ticks_within(&ticker, time, || ticker.still_runs(SLOW));
+        assert!(fast > 2 * slow, "{fast} ticks in {time:?}, and {slow} without a hurry");
+        eventually(|| !ticker.fast.load(SeqCst));
+        let short = ticks_within(&ticker, time, || ticker.watch(TICK));
+        assert!(short > 2 * slow, "{short} ticks in {time:?} for a short deadline");
     }
 
     #[test]
@@ -229,13 +232,5 @@ mod tests {
         drop(engine);
         ticker.thread.get().unwrap().unpark();
         eventually(|| Arc::strong_count(&ticker) == 1);
-    }
-
-    #[test]
-    fn deadlines_are_never_shorter() {
-        for (milliseconds, expect) in [(0, 1), (1, 2), (2, 2), (3, 3), (50, 26)] {
-            assert_eq!(ticks(Duration::from_millis(milliseconds)), expect);
-        }
-        assert_eq!(ticks(Duration::MAX), u64::MAX / 2 + 1);
     }
 }

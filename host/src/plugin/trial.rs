@@ -101,7 +101,7 @@ impl Trial {
         active: &Generation,
         message: &mut Message,
     ) -> Result<Decision, CallError> {
-        if self.decides(&message.client) {
+        if self.decides(message.client.as_str()) {
             return self.next.resolve_alone(message).await;
         }
         hold_candidates(message);
@@ -116,7 +116,7 @@ impl Trial {
         active: &Generation,
         message: &mut Message,
     ) -> Result<Verdict, CallError> {
-        if self.decides(&message.client) {
+        if self.decides(message.client.as_str()) {
             return self.next.on_request_alone(message).await;
         }
         let copy = self.copy(message);
@@ -130,7 +130,7 @@ impl Trial {
         active: &Generation,
         message: &mut Message,
     ) -> Result<(), CallError> {
-        if self.decides(&message.client) {
+        if self.decides(message.client.as_str()) {
             return self.next.on_response_alone(message).await;
         }
         let copy = self.copy(message);
@@ -153,9 +153,10 @@ impl Trial {
         (!self.next.reads_body()).then(|| Message {
             method: message.method.clone(),
             uri: message.uri.clone(),
-            authority: Arc::clone(&message.authority),
+            cut: message.cut,
+            authority: message.authority.clone(),
             headers: message.headers.clone(),
-            client: Arc::clone(&message.client),
+            client: message.client.clone(),
             peer: message.peer,
             service: message.service.clone(),
             server: message.server.clone(),

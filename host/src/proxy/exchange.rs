@@ -12,10 +12,10 @@ use http_body_util::BodyExt;
 
 use super::{
     Plan, Worker, bearer,
-    filter::{self, Passing},
+    filter::{self, Head, Passing},
     forward::{Forwarded, Outbound},
     head::{self, Seen},
-    identify::{self, ClientId},
+    identify,
     plan::{Found, ServicePlan},
     reply::{Exchange, Reply},
     respond::Refusal,
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     listener::{BoxError, Connection, Incoming},
+    plugin::message::{ClientId, target as target_of},
     table::Release,
     upstream::RequestBody,
 };
@@ -76,12 +77,11 @@ impl Inbound {
 
     /// Path and query, as the server gets them.
     pub(super) fn target(&self) -> &str {
-        let target = self.head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        target.get(self.cut..).unwrap_or(target)
+        target_of(&self.head.uri, self.cut)
     }
 
-    /// Makes the head say what [`Self::target`] does, for plugins to see.
-    fn cut_target(&mut self) -> Result<(), Refusal> {
+    /// Makes the head say what [`Self::target`] does.
+    pub(super) fn cut_target(&mut self) -> Result<(), Refusal> {
         if self.cut > 0 {
             self.head.uri = target(self.target())?;
             self.cut = 0;
@@ -99,9 +99,6 @@ impl Inbound {
             }
         };
         self.exchange.is_for(plan.clone());
-        if plan.asks_plugins() {
-            self.cut_target()?;
-        }
         let (body, upgrade) = self.upgrade(&seen, body)?;
         let settings = &plan.settings;
         head::strip_request(&mut self.head.headers, &seen);
@@ -114,8 +111,12 @@ impl Inbound {
         if !plan.request_filters.is_empty() {
             let passing =
                 Passing { known: &known, connection: &self.exchange.connection, server: choice.name(&plan) };
-            // Boxed, to keep the future of a message without filters small.
-            Box::pin(filter::requests(passing, &mut self.head, &mut body)).await?;
+            let head = &mut Head { parts: &mut self.head, cut: &mut self.cut };
+            match filter::requests_at_once(&passing, head, &mut body) {
+                Some(passed) => passed?,
+                // Boxed, to keep the future of a message without filters small.
+                None => Box::pin(filter::requests(&passing, head, &mut body)).await?,
+            }
         }
         if let Some(upgrade) = &upgrade {
             upgrade.ask(&mut self.head.headers);
@@ -136,7 +137,8 @@ impl Inbound {
         if !plan.response_filters.is_empty() {
             let passing =
                 Passing { known: &known, connection: &self.exchange.connection, server: choice.name(&plan) };
-            response = Box::pin(filter::responses(passing, &mut self.head, response)).await?;
+            let head = &mut Head { parts: &mut self.head, cut: &mut self.cut };
+            response = Box::pin(filter::responses(&passing, head, response)).await?;
         }
         Ok(response)
     }

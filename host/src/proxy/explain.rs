@@ -7,7 +7,6 @@ use std::sync::Arc;
 use http::{Request, StatusCode, request::Parts};
 
 use super::{
-    identify::ClientId,
     plan::{Found, Plan, ServicePlan},
     sources::{self, Known, health_elsewhere, missing, on_error},
     version::Unversioned,
@@ -61,7 +60,7 @@ pub async fn explain(
         Found::Unreleased => return Err(Unexplained::Unreleased(asked)),
         Found::Unknown => return Err(Unexplained::Unknown(asked)),
     };
-    let client = ClientId::Text(client.into());
+    let client = crate::plugin::message::ClientId::Text(client.into());
     let known = Known { plan: &service, client: &client, assignments, now };
     let mut head = Request::new(()).into_parts().0;
     head.method = method;
@@ -157,7 +156,7 @@ impl Sources for Dry<'_> {
     async fn ask(&mut self) -> Asked {
         let Some(registrar) = &self.known.plan.registrar else { return Asked::Pass };
         let Some(generation) = &registrar.generation else { return missing(registrar) };
-        let mut message = sources::message(self.head, self.known, None);
+        let mut message = sources::message(self.head, 0, self.known, None);
         message.candidates = Some(self.known.plan.clone());
         let answer = generation.resolve(&mut message).await;
         sources::give_back(self.head, message);

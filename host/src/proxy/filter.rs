@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Response, header, request::Parts};
 use http_body_util::BodyExt;
 
@@ -20,14 +21,46 @@ pub(super) struct Passing<'a> {
     pub(super) server: Arc<str>,
 }
 
+/// What they see and change of the request's head.
+pub(super) struct Head<'a> {
+    pub(super) parts: &'a mut Parts,
+    /// Of its target, so many bytes are not shown.
+    pub(super) cut: &'a mut usize,
+}
+
+impl Head<'_> {
+    fn show(&mut self, passing: &Passing<'_>) -> message::Message {
+        let mut message = sources::message(self.parts, *self.cut, passing.known, Some(passing.connection));
+        message.server = Some(passing.server.clone());
+        message
+    }
+
+    fn take_back(&mut self, message: message::Message) {
+        *self.cut = sources::give_back(self.parts, message);
+    }
+}
+
+/// As [`requests`], if that needs no waiting; else none, and nobody was shown anything. Not part of
+/// the future of a message.
+pub(super) fn requests_at_once(
+    passing: &Passing<'_>,
+    head: &mut Head<'_>,
+    body: &mut RequestBody,
+) -> Option<Result<(), Refusal>> {
+    let waits = |plugin: &Plugin| plugin.generation.as_ref().is_some_and(|generation| generation.may_wait());
+    match passing.known.plan.request_filters.iter().any(waits) {
+        true => None,
+        false => requests(passing, head, body).now_or_never(),
+    }
+}
+
 /// Shows a request to every request filter in turn.
 pub(super) async fn requests(
-    passing: Passing<'_>,
-    head: &mut Parts,
+    passing: &Passing<'_>,
+    head: &mut Head<'_>,
     body: &mut RequestBody,
 ) -> Result<(), Refusal> {
-    let mut message = sources::message(head, passing.known, Some(passing.connection));
-    message.server = Some(passing.server);
+    let mut message = head.show(passing);
     let mut outcome = Ok(());
     for plugin in &passing.known.plan.request_filters {
         outcome = request(plugin, &mut message, body).await;
@@ -35,7 +68,7 @@ pub(super) async fn requests(
             break;
         }
     }
-    sources::give_back(head, message);
+    head.take_back(message);
     outcome
 }
 
@@ -66,12 +99,11 @@ async fn request(
 
 /// Shows a response to every response filter, in the reverse order.
 pub(super) async fn responses(
-    passing: Passing<'_>,
-    head: &mut Parts,
+    passing: &Passing<'_>,
+    head: &mut Head<'_>,
     response: Response<Reply>,
 ) -> Result<Response<Reply>, Refusal> {
-    let mut message = sources::message(head, passing.known, Some(passing.connection));
-    message.server = Some(passing.server);
+    let mut message = head.show(passing);
     let (mut parts, mut body) = response.into_parts();
     let headers = std::mem::take(&mut parts.headers);
     message.response = Some(message::ResponseHead { status: parts.status, headers });

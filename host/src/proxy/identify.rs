@@ -5,33 +5,10 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderMap, HeaderValue, header};
 
 use super::Settings;
-use crate::{config::ClientIdSource, token::Verified};
+use crate::{config::ClientIdSource, plugin::message::ClientId, token::Verified};
 
 /// The longest id, in bytes.
 const LONGEST: usize = 256;
-
-/// A client's id, which came from where it could be had without copying.
-pub(super) enum ClientId {
-    Header(HeaderValue),
-    Text(Arc<str>),
-}
-
-impl ClientId {
-    pub(super) fn as_str(&self) -> &str {
-        match self {
-            // Checked when it was made.
-            Self::Header(value) => value.to_str().unwrap_or_default(),
-            Self::Text(text) => text,
-        }
-    }
-
-    pub(super) fn to_arc(&self) -> Arc<str> {
-        match self {
-            Self::Header(_) => self.as_str().into(),
-            Self::Text(text) => text.clone(),
-        }
-    }
-}
 
 /// What a client called itself is not usable: 1 to 256 visible ASCII characters are.
 #[derive(Debug, PartialEq, Eq)]

@@ -315,13 +315,6 @@ fn same(old: &[Plugin], new: &[Plugin]) -> bool {
             .all(|(old, new)| old.name == new.name && same(&old.generation, &new.generation))
 }
 
-impl ServicePlan {
-    /// Whether any plugin sees its messages.
-    pub(super) fn asks_plugins(&self) -> bool {
-        self.registrar.is_some() || !self.request_filters.is_empty() || !self.response_filters.is_empty()
-    }
-}
-
 impl Plan {
     /// Whether it was compiled from these, whatever the view.
     fn is_made_of(&self, settings: &Arc<Settings>, plugins: &Arc<PluginSet>) -> bool {

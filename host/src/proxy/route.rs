@@ -30,7 +30,7 @@ pub(super) async fn choose(
 ) -> Result<Choice, Refusal> {
     let outcome = match at_once(known, avoid) {
         Some(outcome) => outcome,
-        None => Box::pin(ask(inbound, known, avoid)).await,
+        None => Box::pin(ask(inbound, known, avoid)).await?,
     };
     chosen(outcome, known, &inbound.worker().endpoints)
 }
@@ -40,7 +40,8 @@ fn at_once(known: &Known<'_>, avoid: &[u32]) -> Option<Outcome> {
     resolve::resolve(known.query(avoid), &mut AtOnce(known), &mut Untraced).now_or_never()
 }
 
-async fn ask(inbound: &mut Inbound, known: &Known<'_>, avoid: &[u32]) -> Outcome {
+async fn ask(inbound: &mut Inbound, known: &Known<'_>, avoid: &[u32]) -> Result<Outcome, Refusal> {
+    inbound.cut_target()?;
     let exchange = &inbound.exchange;
     let mut asking = Asking {
         known,
@@ -48,7 +49,7 @@ async fn ask(inbound: &mut Inbound, known: &Known<'_>, avoid: &[u32]) -> Outcome
         connection: &exchange.connection,
         head: &mut inbound.head,
     };
-    resolve::resolve(known.query(avoid), &mut asking, &mut Untraced).await
+    Ok(resolve::resolve(known.query(avoid), &mut asking, &mut Untraced).await)
 }
 
 fn registrar_failed(plan: &ServicePlan, why: Arc<str>) -> Refusal {

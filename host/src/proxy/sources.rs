@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use super::{
-    identify::ClientId,
     plan::{Plugin, ServicePlan},
     respond::Refusal,
 };
@@ -15,6 +14,7 @@ use crate::{
         self, Message,
         candidates::{self, Candidate, Candidates, Load, Pair},
         generation::Decision,
+        message::ClientId,
     },
     resolve::{Asked, Health, OnError, Query, Rejection, Sources},
     table::{
@@ -134,7 +134,7 @@ impl Sources for Asking<'_> {
             let circle = Refusal::PluginLoop(registrar.name.to_string());
             return Asked::Reject(Rejection { status: circle.status(), reason: circle.to_string() });
         }
-        let mut message = message(self.head, self.known, Some(self.connection));
+        let mut message = message(self.head, 0, self.known, Some(self.connection));
         message.candidates = Some(self.known.plan.clone());
         let answer = generation.resolve(&mut message).await;
         give_back(self.head, message);
@@ -180,23 +180,36 @@ pub(super) fn health_elsewhere(endpoint: &Endpoint) -> Health {
     if endpoint.is_unavailable() { Health::Unhealthy } else { Health::Healthy }
 }
 
-/// A message as plugins see it; takes the head's parts until [`give_back`].
-pub(super) fn message(head: &mut Parts, known: &Known<'_>, connection: Option<&Connection>) -> Message {
+/// A message as plugins see it, without so many bytes of its target; takes the head's parts until
+/// [`give_back`].
+pub(super) fn message(
+    head: &mut Parts,
+    cut: usize,
+    known: &Known<'_>,
+    connection: Option<&Connection>,
+) -> Message {
     Message {
         method: head.method.clone(),
         uri: std::mem::take(&mut head.uri),
+        cut,
+        authority: None,
         headers: std::mem::take(&mut head.headers),
-        client: known.client.to_arc(),
+        client: known.client.clone(),
         peer: connection.map(|connection| connection.peer),
         service: Some(known.plan.service.id.clone()),
-        ..Message::default()
+        server: None,
+        candidates: None,
+        response: None,
+        event: None,
+        body: None,
     }
 }
 
-/// Puts a message's parts back into its head.
-pub(super) fn give_back(head: &mut Parts, message: Message) {
+/// Puts a message's parts back into its head; what is to be cut off its target now.
+pub(super) fn give_back(head: &mut Parts, message: Message) -> usize {
     head.uri = message.uri;
     head.headers = message.headers;
+    message.cut
 }
 
 /// What the client asked for.

@@ -29,15 +29,18 @@ pub(super) fn message(scenario: &Scenario) -> Result<Message, String> {
         Call::Resolve | Call::OnRequest => &request.body,
         Call::OnEvent => &None,
     };
-    let event = (scenario.call == Call::OnEvent).then(|| Event {
-        topic: scenario.event.topic.as_str().into(),
-        payload: scenario.event.payload.clone().into(),
-        attributes: scenario.event.attributes.clone(),
+    let event = (scenario.call == Call::OnEvent).then(|| {
+        Box::new(Event {
+            topic: scenario.event.topic.as_str().into(),
+            payload: scenario.event.payload.clone().into(),
+            attributes: scenario.event.attributes.clone(),
+        })
     });
     Ok(Message {
         method: request.method.parse().map_err(|_| invalid("method", &request.method))?,
         uri: request.path.parse().map_err(|_| invalid("path", &request.path))?,
-        authority: request.host.as_str().into(),
+        cut: 0,
+        authority: Some(request.host.as_str()).filter(|host| !host.is_empty()).map(Arc::from),
         headers: headers(&request.headers)?,
         client: request.client.as_str().into(),
         peer: Some(request.peer),

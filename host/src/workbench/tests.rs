@@ -99,10 +99,10 @@ async fn differences(expect: &Expect, answer: Result<Answer, CallError>, message
     };
     let mut wrong = Vec::new();
     wrong.extend(wrong_answer(expect, &answer));
-    let Message { uri, headers, response, body, event, .. } = message;
-    if let Some(path) = expect.path.as_ref().filter(|path| uri != path.as_str()) {
-        wrong.push(format!("expected the path `{path}`, got `{uri}`"));
+    if let Some(path) = expect.path.as_ref().filter(|path| message.target() != path.as_str()) {
+        wrong.push(format!("expected the path `{path}`, got `{}`", message.target()));
     }
+    let Message { headers, response, body, event, .. } = message;
     let after = response.as_ref().map_or(&headers, |head| &head.headers);
     wrong.extend(wrong_headers(expect, after));
     if let (Some(status), Some(head)) = (expect.status, &response)

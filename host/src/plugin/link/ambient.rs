@@ -28,13 +28,16 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
 fn request(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
     linker
         .func_wrap("method", |store: Store<'_>, ()| Ok((store.data().message.method.as_str().to_owned(),)))?;
-    linker.func_wrap("path", |store: Store<'_>, ()| Ok((store.data().message.uri.path().to_owned(),)))?;
+    linker.func_wrap("path", |store: Store<'_>, ()| {
+        let target = store.data().message.target();
+        Ok((target.split_once('?').map_or(target, |(path, _)| path).to_owned(),))
+    })?;
     linker.func_wrap("query", |store: Store<'_>, ()| {
-        Ok((store.data().message.uri.query().map(str::to_owned),))
+        Ok((store.data().message.target().split_once('?').map(|(_, query)| query.to_owned()),))
     })?;
     linker
         .func_wrap("authority", |store: Store<'_>, ()| Ok((store.data().message.authority().to_owned(),)))?;
-    linker.func_wrap("client", |store: Store<'_>, ()| Ok((Arc::clone(&store.data().message.client),)))?;
+    linker.func_wrap("client", |store: Store<'_>, ()| Ok((store.data().message.client.to_arc(),)))?;
     linker.func_wrap("peer", |store: Store<'_>, ()| {
         Ok((store.data().message.peer.map(|peer| peer.to_string()).unwrap_or_default(),))
     })?;
@@ -64,8 +67,12 @@ fn response(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
 
 fn headers(linker: &mut LinkerInstance<'_, Guest>, head: Head) -> Linked {
     linker.func_wrap("header", move |store: Store<'_>, (name,): (WasmStr,)| {
-        let name = name.to_str(&store)?;
-        let value = store.data().headers(head).and_then(|headers| headers.get(&*name));
+        let (guest, name) = (store.data(), name.to_str(&store)?);
+        let Some(headers) = guest.headers(head) else { return Ok((None,)) };
+        let value = match guest.names.get(&name) {
+            Some(name) => headers.get(name),
+            None => headers.get(&*name),
+        };
         Ok((value.map(text),))
     })?;
     linker.func_wrap("headers", move |store: Store<'_>, (name,): (WasmStr,)| {
@@ -80,22 +87,23 @@ fn headers(linker: &mut LinkerInstance<'_, Guest>, head: Head) -> Linked {
         Ok((names.map_or_else(Vec::new, Iterator::collect::<Vec<_>>),))
     })?;
     linker.func_wrap("set-header", move |mut store: Store<'_>, (name, value): (WasmStr, WasmStr)| {
-        let parsed = (parse_name(&name.to_str(&store)?), parse_value(&value.to_str(&store)?));
+        let value = parse_value(&value.to_str(&store)?);
+        let parsed = (name_of(&mut store, name)?, value);
         edit(store.data_mut(), head, "set-header", parsed, |headers, name, value| {
             headers.insert(name, value);
         });
         Ok(())
     })?;
     linker.func_wrap("add-header", move |mut store: Store<'_>, (name, value): (WasmStr, WasmStr)| {
-        let parsed = (parse_name(&name.to_str(&store)?), parse_value(&value.to_str(&store)?));
+        let value = parse_value(&value.to_str(&store)?);
+        let parsed = (name_of(&mut store, name)?, value);
         edit(store.data_mut(), head, "add-header", parsed, |headers, name, value| {
             headers.append(name, value);
         });
         Ok(())
     })?;
     linker.func_wrap("remove-header", move |mut store: Store<'_>, (name,): (WasmStr,)| {
-        let name = parse_name(&name.to_str(&store)?);
-        let parsed = (name, Ok(HeaderValue::from_static("")));
+        let parsed = (name_of(&mut store, name)?, Ok(HeaderValue::from_static("")));
         edit(store.data_mut(), head, "remove-header", parsed, |headers, name, _| {
             headers.remove(name);
         });
@@ -105,6 +113,19 @@ fn headers(linker: &mut LinkerInstance<'_, Guest>, head: Head) -> Linked {
 
 fn text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// A header that may be changed; what is wrong with its name otherwise.
+fn name_of(store: &mut Store<'_>, name: WasmStr) -> Result<Result<HeaderName, String>, wasmtime::Error> {
+    let text = name.to_str(&*store)?;
+    if let Some(known) = store.data().names.get(&text) {
+        return Ok(Ok(known.clone()));
+    }
+    let (parsed, text) = (parse_name(&text), text.into_owned());
+    if let Ok(name) = &parsed {
+        store.data_mut().names.keep(text, name);
+    }
+    Ok(parsed)
 }
 
 fn parse_name(name: &str) -> Result<HeaderName, String> {
@@ -197,7 +218,7 @@ fn least_loaded(
     }
     let message = &store.data().message;
     let candidates = message.candidates.as_deref();
-    let chosen = candidates.and_then(|all| all.least_loaded(&message.client, &pairs[..having.len()]));
+    let chosen = candidates.and_then(|all| all.least_loaded(message.client.as_str(), &pairs[..having.len()]));
     Ok((chosen,))
 }
 
@@ -228,7 +249,7 @@ fn event(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
         let event = store.data().message.event.as_ref();
         Ok((event.and_then(|event| event.attributes.get(&*name).cloned()),))
     })?;
-    linker.func_wrap("client", |store: Store<'_>, ()| Ok((Arc::clone(&store.data().message.client),)))?;
+    linker.func_wrap("client", |store: Store<'_>, ()| Ok((store.data().message.client.to_arc(),)))?;
     linker.func_wrap("set-payload", |mut store: Store<'_>, (payload,): (WasmList<u8>,)| {
         let payload = Bytes::copy_from_slice(payload.as_le_slice(&store));
         if let Some(event) = store.data_mut().change_event() {

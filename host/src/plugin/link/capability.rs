@@ -42,7 +42,7 @@ fn log(linker: &mut Linker<Guest>) -> Linked {
         if matches!(level, Level::Error) {
             guest.last_error = Some(text.as_str().into());
         }
-        let (plugin, client) = (&*guest.plugin.name, &*guest.message.client);
+        let (plugin, client) = (&*guest.plugin.name, guest.message.client.as_str());
         match level {
             Level::Trace => tracing::trace!(plugin, client, "{text}"),
             Level::Debug => tracing::debug!(plugin, client, "{text}"),

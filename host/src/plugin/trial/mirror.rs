@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
 use super::Counts;
@@ -35,7 +35,7 @@ pub(super) enum Outcome {
 
 /// A message after a call.
 pub(super) struct Changed {
-    uri: Uri,
+    target: String,
     status: Option<StatusCode>,
     headers: HeaderMap,
 }
@@ -94,7 +94,7 @@ impl Changed {
     fn of(message: &Message) -> Self {
         let response = message.response.as_ref();
         Self {
-            uri: message.uri.clone(),
+            target: message.target().to_owned(),
             status: response.map(|head| head.status),
             headers: response.map_or(&message.headers, |head| &head.headers).clone(),
         }
@@ -102,7 +102,7 @@ impl Changed {
 
     fn difference(&self, next: &Self) -> Option<String> {
         let mut parts = Vec::new();
-        if self.uri.path_and_query() != next.uri.path_and_query() {
+        if self.target != next.target {
             parts.push("the path".to_owned());
         }
         if self.status != next.status {
@@ -161,7 +161,8 @@ impl Mirror {
         self.counts.different.inc();
         if logged.is_none_or(|logged: Instant| logged.elapsed() > LOG_EVERY) {
             *logged = Some(Instant::now());
-            let (client, service) = (&*message.client, message.service.as_ref().map(ToString::to_string));
+            let (client, service) =
+                (message.client.as_str(), message.service.as_ref().map(ToString::to_string));
             let different = self.counts.different.get();
             tracing::warn!(
                 plugin = &*self.plugin,

@@ -140,7 +140,7 @@ impl Guest {
         if !self.may_log() {
             return;
         }
-        let (plugin, client) = (&*self.plugin.name, &*self.message.client);
+        let (plugin, client) = (&*self.plugin.name, self.message.client.as_str());
         match stream {
             2 => tracing::warn!(plugin, client, "{line}"),
             _ => tracing::info!(plugin, client, "{line}"),
