@@ -2,10 +2,12 @@
 //!
 //! The machine is never as fast as it was a minute ago. So next to every run of a row plain HAProxy
 //! runs as the reference, before it in one round and after it in the next, and what is compared is
-//! the ratio of those two.
+//! the ratio of those two. Two rows that differ in one thing, a filter or the number of clients, take
+//! short turns afterwards, and what is told is the difference between neighbours.
 
 use std::{net::SocketAddr, path::Path, process::Command};
 
+use anyhow::Context;
 use message_flow_tests::{Gateway, guests};
 use serde_json::json;
 
@@ -18,6 +20,12 @@ use crate::{
 
 const CONNECTIONS: usize = 64;
 const FEW: u32 = 1000;
+/// Turns that make as long as one round.
+const TURNS: u32 = 4;
+
+const PLAIN: &str = "message-flow";
+const FILTER: &str = "message-flow, 1 filter";
+const MANY: &str = "message-flow, many clients";
 
 /// A line of the table.
 struct Row {
@@ -77,9 +85,9 @@ pub(crate) async fn measure(binary: Option<&Path>, effort: Effort) -> anyhow::Re
     };
     if let Some((few, many)) = &gateways {
         let lines = [
-            ("message-flow", few, "/chat/x", FEW),
-            ("message-flow, 1 filter", few, "/filtered/x", FEW),
-            ("message-flow, many clients", many, "/chat/x", effort.many),
+            (PLAIN, few, "/chat/x", FEW),
+            (FILTER, few, "/filtered/x", FEW),
+            (MANY, many, "/chat/x", effort.many),
         ];
         for (name, gateway, path, clients) in lines {
             let target = Target::new(gateway.proxy(), path, clients).consistent();
@@ -104,7 +112,9 @@ pub(crate) async fn measure(binary: Option<&Path>, effort: Effort) -> anyhow::Re
         }
         println!("round {} of {}: {}", round + 1, effort.rounds, last_ratios(&rows));
     }
+    let differences = if gateways.is_some() { Some(differences(&mut rows, &mut rig, effort)?) } else { None };
     print(&rows, effort);
+    println!("{}", differences.unwrap_or_default());
     if gateways.is_some() {
         let each = held().saturating_sub(empty) / u64::from(effort.many);
         println!("memory per client known (all of the process, table included): {each} bytes\n");
@@ -118,6 +128,57 @@ fn reference_run(reference: &mut Option<Row>, rig: &mut Rig, effort: Effort) -> 
     rig.drive(&mut row.session, Load::Closed, effort.time / 10)?;
     let (_, cpu) = row.drive(rig, Load::Closed, effort)?;
     Ok(Some(cpu))
+}
+
+/// What a filter and more clients cost, in words.
+fn differences(rows: &mut [Row], rig: &mut Rig, effort: Effort) -> anyhow::Result<String> {
+    let more = |(plain, with): &(f64, f64)| with - plain;
+    let percent = |(few, many): &(f64, f64)| (many / few - 1.0) * 100.0;
+    let closed = by_turns(rows, FILTER, Load::Closed, rig, effort)?;
+    let at_rate = by_turns(rows, FILTER, Load::Open(effort.rate), rig, effort)?;
+    let clients = by_turns(rows, MANY, Load::Closed, rig, effort)?;
+    let told = |pairs: &[(f64, f64)], how: &dyn Fn(&(f64, f64)) -> f64| {
+        let values: Vec<_> = pairs.iter().map(how).collect();
+        let [low, middle, high] = [0.25, 0.5, 0.75].map(|part| quantile(values.clone(), part));
+        format!("{middle:+.2} ({low:+.2} to {high:+.2})")
+    };
+    Ok(format!(
+        "\n{} turns each, medians and quartiles:\n\
+         one filter: {} µs of CPU a request in a closed loop, {} at {} requests/s\n\
+         {} clients against {FEW}: {} % of CPU a request in a closed loop",
+        closed.len(),
+        told(&closed, &more),
+        told(&at_rate, &more),
+        effort.rate,
+        effort.many,
+        told(&clients, &percent),
+    ))
+}
+
+/// CPU seconds per million requests of the plain row and of another that take turns, either first.
+fn by_turns(
+    rows: &mut [Row],
+    other: &str,
+    load: Load,
+    rig: &mut Rig,
+    effort: Effort,
+) -> anyhow::Result<Vec<(f64, f64)>> {
+    let short = Effort { time: effort.time / TURNS, ..effort };
+    let place = |rows: &[Row], name: &str| rows.iter().position(|row| row.name == name);
+    let (plain, other) = place(rows, PLAIN).zip(place(rows, other)).context("both rows are measured")?;
+    let mut pairs = vec![];
+    for turn in 0..effort.rounds * TURNS as usize {
+        let mut run = |row: usize| rows[row].drive(rig, load, short).map(|(_, cpu)| cpu);
+        let pair = if turn % 2 == 0 {
+            let first = run(plain)?;
+            (first, run(other)?)
+        } else {
+            let first = run(other)?;
+            (run(plain)?, first)
+        };
+        pairs.push(pair);
+    }
+    Ok(pairs)
 }
 
 fn last_ratios(rows: &[Row]) -> String {
@@ -216,12 +277,6 @@ fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
     value(at.floor()) + (value(at.ceil()) - value(at.floor())) * at.fract()
 }
 
-/// The median over the rounds of how two rows compare in the same round.
-fn side_by_side(row: &Row, other: &Row, compare: impl Fn(f64, f64) -> f64) -> f64 {
-    let rounds = row.rounds.iter().zip(&other.rounds);
-    quantile(rounds.map(|(one, other)| compare(one.cpu, other.cpu)).collect(), 0.5)
-}
-
 fn print(rows: &[Row], effort: Effort) {
     println!(
         "\n{:<28} {:>9} {:>9} {:>9} {:>8} {:>8} {:>9} {:>7} {:>21}",
@@ -239,17 +294,6 @@ fn print(rows: &[Row], effort: Effort) {
             row.median(|round| round.resident as f64) / (1024.0 * 1024.0),
             row.wrong,
             row.ratio().unwrap_or_else(|| "-".to_owned()),
-        );
-    }
-    let named = |name: &str| rows.iter().find(|row| row.name == name);
-    if let (Some(plain), Some(filter), Some(many)) =
-        (named("message-flow"), named("message-flow, 1 filter"), named("message-flow, many clients"))
-    {
-        println!(
-            "\none filter: {:+.2} µs of CPU a request\nmany clients ({}) against {FEW}: {:+.1} % CPU a request",
-            side_by_side(filter, plain, |filter, plain| filter - plain),
-            effort.many,
-            side_by_side(many, plain, |many, plain| (many / plain - 1.0) * 100.0),
         );
     }
     println!(
