@@ -189,7 +189,8 @@ fn last_ratios(rows: &[Row]) -> String {
 
 /// A gateway on the first core, with the plain service `chat` and `filtered` with a filter.
 async fn gateway(binary: &Path, origins: &[SocketAddr]) -> anyhow::Result<Gateway> {
-    let config = "[plugin.memory]\nstate_limit = \"1GiB\"\n";
+    // A row's connections are idle while others have their turns.
+    let config = "[plugin.memory]\nstate_limit = \"1GiB\"\n[proxy.timeouts]\nkeep_alive = \"1h\"\n";
     let setup =
         Gateway::setup().binary(binary).pinned(0).config(config).plugin("stamp", guests::wasm("one_header"));
     let gateway = setup.start().await;
