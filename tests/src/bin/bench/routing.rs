@@ -196,8 +196,10 @@ async fn gateway(binary: &Path, origins: &[SocketAddr]) -> anyhow::Result<Gatewa
     let gateway = setup.start().await;
     gateway.active("stamp").await;
     let servers: Vec<_> = origins.iter().map(|origin| json!({ "uri": format!("http://{origin}") })).collect();
-    gateway.put("chat", json!({ "servers": servers })).await;
-    gateway.put("filtered", json!({ "servers": servers, "filters": ["stamp"] })).await;
+    // So long that no assignment is renewed meanwhile: all would be at once, as all were made at once.
+    let sticky = json!({ "ttl": "24h" });
+    gateway.put("chat", json!({ "servers": servers, "sticky": sticky })).await;
+    gateway.put("filtered", json!({ "servers": servers, "sticky": sticky, "filters": ["stamp"] })).await;
     Ok(gateway)
 }
 
