@@ -3,8 +3,8 @@
 //!
 //! Where a library would be lenient this is not: what two programs could understand in two ways is
 //! refused, with the reason, because that is how messages are smuggled (section 11.2). This module
-//! knows no sockets, deadlines or pools, and nobody else's types; [`crate::listener`] and
-//! [`crate::upstream`] have them.
+//! reads and writes whatever does that, knows no deadlines or pools, and nobody else's types;
+//! [`crate::listener`] and [`crate::upstream`] have them.
 
 pub mod decode;
 pub mod outbox;
@@ -13,14 +13,25 @@ pub mod response;
 
 mod lines;
 
-use std::io;
+use std::{
+    io,
+    ops::RangeInclusive,
+    pin::pin,
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// What a read is given room for, at least and at most.
+const READ: RangeInclusive<usize> = (8 << 10)..=(64 << 10);
 
 /// Bytes that are no HTTP/1.1, or that can be understood in two ways: what is wrong with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
-/// Why a body broke off.
+/// Why a body or a connection broke off.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a message was not written to its end.
@@ -32,4 +43,19 @@ pub enum Unwritten {
     /// The body that was to be written.
     #[error("the body failed")]
     Body(#[source] BoxError),
+}
+
+/// Reads what there is behind what was read already, with room for what is `wanted`, within bounds.
+/// Ready with 0 once the other end has closed.
+pub(crate) fn poll_fill<S: AsyncRead + Unpin>(
+    cx: &mut Context<'_>,
+    socket: &mut S,
+    read: &mut BytesMut,
+    wanted: usize,
+) -> Poll<io::Result<usize>> {
+    let room = read.capacity() - read.len();
+    if room < READ.start() / 4 {
+        read.reserve(wanted.clamp(*READ.start(), *READ.end()));
+    }
+    pin!(socket.read_buf(read)).poll(cx)
 }

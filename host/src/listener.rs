@@ -27,14 +27,12 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 
+pub use crate::http1::BoxError;
 pub use incoming::{Incoming, OnUpgrade};
 pub use options::{ListenerOptions, TlsFiles};
 pub use watch::{Clock, Phase, Watch};
 pub use wire::Upgraded;
 pub use worker::{ListenError, Running, Stop, start};
-
-/// Why a body or a connection broke off.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What requests on a worker's connections are handed to.
 pub trait Handler: Send + Sync + 'static {

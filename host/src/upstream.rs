@@ -16,15 +16,13 @@ pub mod options;
 pub mod outgoing;
 pub mod pool;
 
+pub use crate::http1::BoxError;
 pub use body::RequestBody;
 pub use endpoint::{Endpoint, Endpoints};
 pub use metrics::Metrics;
 pub use options::UpstreamOptions;
 pub use outgoing::Outgoing;
 pub use pool::Pools;
-
-/// Why a body or a connection broke off.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a server did not answer a request.
 #[derive(Debug, thiserror::Error)]

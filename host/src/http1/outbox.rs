@@ -76,14 +76,12 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Outbox<B> {
         self.upload.is_none() && self.text.is_empty() && self.data.is_empty() && self.tail.is_empty()
     }
 
-    /// The body, if there was one and not a byte of the message went out.
-    pub fn take_back(&mut self) -> Option<B> {
-        self.upload.take().filter(|_| !self.sent).map(|upload| upload.body)
-    }
-
-    /// Whether not a byte of the message went out.
-    pub fn is_unsent(&self) -> bool {
-        !self.sent
+    /// The body, if not a byte of the message went out.
+    pub fn take_back(&mut self) -> Option<B>
+    where
+        B: Default,
+    {
+        (!self.sent).then(|| self.upload.take().map(|upload| upload.body).unwrap_or_default())
     }
 
     /// Has the first piece of the body go out together with the head, if it is there already.
@@ -217,6 +215,12 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Outbox<B> {
 
 fn unlike(what: &'static str) -> Unwritten {
     Unwritten::Body(format!("the body is {what}").into())
+}
+
+/// How long a body is: as it says itself, or as its head does.
+pub fn length(headers: &HeaderMap, body: &impl Body) -> Option<u64> {
+    let said = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    body.size_hint().exact().or_else(said)
 }
 
 /// Writes the headers that are wanted, a line each.

@@ -19,12 +19,12 @@ use tokio::{io::AsyncWriteExt, sync::oneshot, time::timeout};
 use super::{
     BoxError, Connection, Handler, Incoming, OnUpgrade, Phase, refuse,
     socket::Socket,
-    wire::{Wire, WireBody, Writer},
+    wire::{Upgraded, Wire, WireBody, Writer},
     worker::Worker,
 };
 use crate::http1::{
     Unwritten,
-    outbox::{Framing, Outbox, write_framing, write_headers, write_line},
+    outbox::{Framing, Outbox, length, write_framing, write_headers, write_line},
     request::{Parser, RequestHead},
 };
 
@@ -163,7 +163,7 @@ impl<H: Handler> Client<'_, H> {
     }
 
     /// As the handler gets it.
-    fn request(&self, head: RequestHead) -> (Request<Incoming>, Option<oneshot::Sender<super::Upgraded>>) {
+    fn request(&self, head: RequestHead) -> (Request<Incoming>, Option<oneshot::Sender<Upgraded>>) {
         let bodiless = head.decoder.is_done();
         let number = self.wire.lock().begin(head.decoder, head.expects_continue);
         let mut upgraded = None;
@@ -255,12 +255,7 @@ impl<H: Handler> Client<'_, H> {
     }
 
     /// Says that the connection is something else from now on, and lets go of it.
-    async fn hand_over(
-        &mut self,
-        head: &Parts,
-        body: H::Body,
-        upgraded: oneshot::Sender<super::Upgraded>,
-    ) -> After {
+    async fn hand_over(&mut self, head: &Parts, body: H::Body, upgraded: oneshot::Sender<Upgraded>) -> After {
         let to = To { head: false, http11: true, takes_trailers: false };
         self.outbox.begin(body, None, |text| write_head(text, to, head, None, true));
         if self.write().await.is_err() {
@@ -306,8 +301,7 @@ fn framing(to: To, head: &Parts, body: &impl Body) -> Option<Framing> {
     if body.is_end_stream() {
         return Some(Framing::Length(0));
     }
-    let said = || head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-    Some(match body.size_hint().exact().or_else(said) {
+    Some(match length(&head.headers, body) {
         Some(length) => Framing::Length(length),
         None if to.http11 => Framing::Chunked { trailers: to.takes_trailers },
         None => Framing::UntilClose,

@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, IoSlice},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -12,13 +12,11 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncWrite;
 
 use super::{BoxError, socket::Socket, watch::Watch};
-use crate::http1::decode::Decoder;
+use crate::http1::{decode::Decoder, poll_fill};
 
-/// What a read is given room for, at least and at most.
-const READ: std::ops::RangeInclusive<usize> = (8 << 10)..=(64 << 10);
 /// What may be read of the requests that follow before the one at hand is answered.
 const AHEAD: usize = 8 << 10;
 
@@ -78,12 +76,8 @@ impl Wire {
 
     /// Reads more; ready with 0 once the client has closed.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-        let room = self.read.capacity() - self.read.len();
-        if room < READ.start() / 4 {
-            self.read.reserve(wanted.clamp(*READ.start(), *READ.end()));
-        }
         let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(0)) };
-        pin!(socket.read_buf(&mut self.read)).poll(cx)
+        poll_fill(cx, socket, &mut self.read, wanted)
     }
 
     /// Gives the connection away, to be something else.

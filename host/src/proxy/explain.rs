@@ -12,6 +12,7 @@ use super::{
     version::Unversioned,
 };
 use crate::{
+    plugin::message::ClientId,
     resolve::{
         self, Asked, Explanation, Health, OnError, Outcome, Question, Sources, Step, Target, TraceLine,
     },
@@ -60,7 +61,7 @@ pub async fn explain(
         Found::Unreleased => return Err(Unexplained::Unreleased(asked)),
         Found::Unknown => return Err(Unexplained::Unknown(asked)),
     };
-    let client = crate::plugin::message::ClientId::Text(client.into());
+    let client = ClientId::Text(client.into());
     let known = Known { plan: &service, client: &client, assignments, now };
     let mut head = Request::new(()).into_parts().0;
     head.method = method;

@@ -137,7 +137,7 @@ impl Refusal {
             Self::Malformed(_)
                 | Self::BrokenBody
                 | Self::Overdue(Phase::RequestBody)
-                | Self::Unacceptable(StatusCode::PAYLOAD_TOO_LARGE | StatusCode::NOT_IMPLEMENTED, _)
+                | Self::Unacceptable(StatusCode::PAYLOAD_TOO_LARGE, _)
         )
     }
 
@@ -178,7 +178,6 @@ fn kind_of(status: StatusCode) -> &'static str {
         StatusCode::URI_TOO_LONG => "target-too-long",
         StatusCode::EXPECTATION_FAILED => "expectation",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "head-too-large",
-        StatusCode::NOT_IMPLEMENTED => "not-implemented",
         StatusCode::BAD_GATEWAY => "server-broke-protocol",
         _ => "malformed",
     }

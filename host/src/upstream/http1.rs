@@ -6,16 +6,15 @@
 //! between it lies in its pool. How messages are written and read is [`crate::http1`]'s.
 
 use std::{
-    future::Future,
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::net::TcpStream;
 
 use super::{
     BoxError, Endpoint, RequestBody, UpstreamOptions, endpoint::InFlight, outgoing::RequestHead, pool::Lease,
@@ -23,12 +22,10 @@ use super::{
 use crate::http1::{
     Malformed, Unwritten,
     decode::Decoder,
-    outbox::{Framing, Outbox, write_framing, write_headers, write_line},
+    outbox::{Framing, Outbox, length, write_framing, write_headers, write_line},
+    poll_fill,
     response::{Parser, ResponseHead, Unreadable},
 };
-
-/// What a read is given room for, at least and at most.
-const READ: std::ops::RangeInclusive<usize> = (8 << 10)..=(64 << 10);
 
 /// How a connection failed its message.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +103,7 @@ impl Http1 {
                 }
                 return Poll::Ready(Ok(head));
             }
-            match ready!(self.poll_fill(cx, *READ.start())) {
+            match ready!(self.poll_fill(cx, 0)) {
                 Ok(1..) => {}
                 Ok(0) => return Poll::Ready(Err(self.unwritable.take().unwrap_or(Http1Error::Closed))),
                 Err(error) => {
@@ -131,11 +128,7 @@ impl Http1 {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
-        let room = self.read.capacity() - self.read.len();
-        if room < READ.start() / 4 {
-            self.read.reserve(wanted.clamp(*READ.start(), *READ.end()));
-        }
-        pin!(self.socket.read_buf(&mut self.read)).poll(cx)
+        poll_fill(cx, &mut self.socket, &mut self.read, wanted)
     }
 
     /// The message is over; whether another may follow depends on how it went.
@@ -169,8 +162,7 @@ pub(crate) async fn send(
     match std::future::poll_fn(|cx| http1.poll_head(cx, request.method)).await {
         Ok(head) => Ok(Http1Body::response(head, lease, in_flight)),
         Err(error) => {
-            let unsent = http1.outbox.is_unsent();
-            let body = unsent.then(|| http1.outbox.take_back().unwrap_or_default());
+            let body = http1.outbox.take_back();
             Err(Unanswered { body, error })
         }
     }
@@ -183,8 +175,7 @@ fn framing(head: &RequestHead<'_>, body: &RequestBody) -> Option<Framing> {
         let expected = matches!(*head.method, Method::POST | Method::PUT | Method::PATCH);
         return (expected || said.is_some()).then_some(Framing::Length(0));
     }
-    let said = || said.and_then(|length| length.to_str().ok()?.parse().ok());
-    let length = body.size_hint().exact().or_else(said);
+    let length = length(head.headers, body);
     Some(length.map_or(Framing::Chunked { trailers: true }, Framing::Length))
 }
 
