@@ -15,6 +15,7 @@ pub mod call;
 pub mod candidates;
 pub mod capability;
 mod component;
+mod direct;
 mod directory;
 mod engine;
 pub mod etcd;

@@ -33,26 +33,47 @@ pub(super) fn described(module: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     Ok(described.into())
 }
 
-/// The interfaces of ours that a core module names.
+/// Whether a `component-type` section says that texts are UTF-8.
+fn is_utf8(section: &[u8]) -> bool {
+    const UTF8: u8 = 0;
+    Parser::new(0).parse_all(section).any(|payload| match payload {
+        Ok(Payload::CustomSection(section)) if section.name() == "wit-component-encoding" => {
+            section.data().get(1) == Some(&UTF8)
+        }
+        _ => false,
+    })
+}
+
+/// The interfaces of ours that a core module names, and what else it says of itself.
 #[derive(Default)]
-struct Names {
-    imports: BTreeSet<String>,
-    exports: BTreeSet<String>,
+pub(super) struct Names {
+    pub(super) imports: BTreeSet<String>,
+    pub(super) exports: BTreeSet<String>,
+    /// Whatever it imports, by module and name.
+    pub(super) functions: BTreeSet<(String, String)>,
+    /// It does something before it is called.
+    pub(super) starts: bool,
     /// It has a section that says more.
     described: bool,
+    /// Of its texts, where that is said: anything but UTF-8.
+    pub(super) other_encoding: bool,
 }
 
 impl Names {
-    fn of(module: &[u8]) -> Result<Self, BinaryReaderError> {
+    pub(super) fn of(module: &[u8]) -> Result<Self, BinaryReaderError> {
         let mut names = Self::default();
         for payload in Parser::new(0).parse_all(module) {
             match payload? {
-                Payload::CustomSection(section) => {
-                    names.described |= section.name().starts_with("component-type");
+                Payload::CustomSection(section) if section.name().starts_with("component-type") => {
+                    names.described = true;
+                    names.other_encoding |= !is_utf8(section.data());
                 }
+                Payload::StartSection { .. } => names.starts = true,
                 Payload::ImportSection(section) => {
                     for import in section.into_imports() {
-                        names.import(import?.module);
+                        let import = import?;
+                        names.import(import.module);
+                        names.functions.insert((import.module.to_owned(), import.name.to_owned()));
                     }
                 }
                 Payload::ExportSection(section) => {

@@ -15,12 +15,52 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use wasmtime::{Engine, component::Component};
+use wasmtime::{Engine, Module, component::Component};
 
 use super::component::Refusal;
 
-/// How many compiled components are kept; the ones used longest ago go first.
-const KEPT: usize = 64;
+/// What is compiled.
+pub(super) trait Code: Sized {
+    /// Of its files.
+    const EXTENSION: &str;
+
+    fn compile(engine: &Engine, bytes: &[u8]) -> Result<Self, wasmtime::Error>;
+
+    /// As [`Self::load`] finds it.
+    fn compiled(&self) -> Result<Vec<u8>, wasmtime::Error>;
+
+    /// # Safety
+    ///
+    /// The file is what [`Self::compiled`] gave, and nobody changes it.
+    unsafe fn load(engine: &Engine, path: &Path) -> Result<Self, wasmtime::Error>;
+}
+
+macro_rules! code {
+    ($type:ty, $extension:literal) => {
+        impl Code for $type {
+            const EXTENSION: &str = $extension;
+
+            fn compile(engine: &Engine, bytes: &[u8]) -> Result<Self, wasmtime::Error> {
+                Self::from_binary(engine, bytes)
+            }
+
+            fn compiled(&self) -> Result<Vec<u8>, wasmtime::Error> {
+                self.serialize()
+            }
+
+            unsafe fn load(engine: &Engine, path: &Path) -> Result<Self, wasmtime::Error> {
+                // SAFETY: the caller says so.
+                unsafe { Self::deserialize_file(engine, path) }
+            }
+        }
+    };
+}
+
+code!(Component, ".cwasm");
+code!(Module, ".module.cwasm");
+
+/// How many compiled files are kept; the ones used longest ago go first.
+const KEPT: usize = 128;
 
 /// The directory of compiled components.
 pub(super) struct Cache {
@@ -36,27 +76,27 @@ impl Cache {
         Self { directory: data.join("compiled"), engine: format!("{:016x}", hasher.finish()) }
     }
 
-    /// The component of a plugin file with this hash: loaded if it is here, else compiled from
-    /// what `bytes` gives and stored. Blocks, for seconds on large components.
-    pub(super) fn load<'a>(
+    /// The code of a plugin file with this hash: loaded if it is here, else compiled from what
+    /// `bytes` gives and stored. Blocks, for seconds on large components.
+    pub(super) fn load<'a, C: Code>(
         &self,
         engine: &Engine,
         sha256: &str,
         bytes: impl FnOnce() -> Result<std::borrow::Cow<'a, [u8]>, Refusal>,
-    ) -> Result<Component, Refusal> {
-        let path = self.directory.join(format!("{sha256}-{}.cwasm", self.engine));
-        if let Some(component) = self.read(engine, &path) {
-            return Ok(component);
+    ) -> Result<C, Refusal> {
+        let path = self.directory.join(format!("{sha256}-{}{}", self.engine, C::EXTENSION));
+        if let Some(code) = self.read(engine, &path) {
+            return Ok(code);
         }
-        let component = Component::from_binary(engine, &bytes()?)
-            .map_err(|error| Refusal::NotCompiled(format!("{error:#}")))?;
-        if let Err(error) = self.write(&path, &component) {
+        let code =
+            C::compile(engine, &bytes()?).map_err(|error| Refusal::NotCompiled(format!("{error:#}")))?;
+        if let Err(error) = self.write(&path, &code) {
             tracing::warn!(path = %path.display(), %error, "compiled plugin not stored; the next start compiles it again");
         }
-        Ok(component)
+        Ok(code)
     }
 
-    fn read(&self, engine: &Engine, path: &Path) -> Option<Component> {
+    fn read<C: Code>(&self, engine: &Engine, path: &Path) -> Option<C> {
         let file = fs::symlink_metadata(path).ok()?;
         let directory = fs::symlink_metadata(&self.directory).ok()?;
         if !(directory.is_dir() && is_ours(&directory) && file.is_file() && is_ours(&file)) {
@@ -64,18 +104,19 @@ impl Cache {
             return None;
         }
         // SAFETY: only this user could write the file (checked above), and this module writes it
-        // whole, by rename, from `Component::serialize` of an engine with the hash in its name.
-        let loaded = unsafe { Component::deserialize_file(engine, path) };
-        let component = loaded.map_err(|error| {
+        // whole, by rename, from `Code::compiled` of an engine with the hash in its name, and
+        // under the extension of this kind of code.
+        let loaded = unsafe { C::load(engine, path) };
+        let code = loaded.map_err(|error| {
             tracing::warn!(path = %path.display(), error = format!("{error:#}"), "compiled plugin ignored");
         });
-        let component = component.ok()?;
+        let code = code.ok()?;
         let _ = fs::File::open(path).and_then(|file| file.set_modified(std::time::SystemTime::now()));
-        Some(component)
+        Some(code)
     }
 
-    fn write(&self, path: &Path, component: &Component) -> io::Result<()> {
-        let compiled = component.serialize().map_err(io::Error::other)?;
+    fn write(&self, path: &Path, code: &impl Code) -> io::Result<()> {
+        let compiled = code.compiled().map_err(io::Error::other)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         if !is_ours(&fs::symlink_metadata(&self.directory)?) {
             return Err(io::Error::other("the directory is not this user's alone"));

@@ -51,7 +51,8 @@ pub(super) fn componentize(file: &[u8], adapter: Adapter) -> Result<std::borrow:
     }
 }
 
-fn encoding(file: &[u8]) -> Result<Encoding, Refusal> {
+/// Whether a file is a component or a core module.
+pub(super) fn encoding(file: &[u8]) -> Result<Encoding, Refusal> {
     let not_wasm = |error: wasmparser::BinaryReaderError| Refusal::NotWasm(error.message().to_owned());
     match Parser::new(0).parse_all(file).next() {
         Some(Ok(Payload::Version { encoding, .. })) => Ok(encoding),
@@ -141,12 +142,13 @@ impl Shape {
         let ty = component.component_type();
         let engine = component.engine();
         let imports = ty.imports(engine).map(|(name, _)| name.to_owned());
-        let imports: Vec<_> = imports.filter(|name| name != preview1::IMPORT).collect();
-        let exports: Vec<_> = ty
-            .exports(engine)
-            .map(|(name, _)| name.to_owned())
-            .filter(|name| name.starts_with(OURS))
-            .collect();
+        let imports = imports.filter(|name| name != preview1::IMPORT).collect();
+        let exports = ty.exports(engine).map(|(name, _)| name.to_owned());
+        Self::new(imports, exports.filter(|name| name.starts_with(OURS)).collect())
+    }
+
+    /// With these imports, and exports of ours.
+    pub(super) fn new(imports: Vec<String>, exports: Vec<String>) -> Result<Self, Refusal> {
         for name in imports.iter().chain(&exports) {
             check_version(name)?;
         }

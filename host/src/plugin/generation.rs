@@ -155,6 +155,11 @@ impl Generation {
         self.kinds().contains(&kind)
     }
 
+    /// How it is called: `direct`, `sync` or `async`.
+    pub fn lane(&self) -> &'static str {
+        self.template.lane()
+    }
+
     /// What a message gets when a call fails.
     pub fn on_error(&self) -> OnError {
         self.settings().on_error.unwrap_or(OnError::Closed)

@@ -12,6 +12,7 @@ use wasmtime::ResourceLimiter;
 use super::{
     Message, OnError,
     capability::Capabilities,
+    direct::Access,
     message::Event,
     script::Script,
     settings::Settings,
@@ -67,6 +68,8 @@ pub(super) struct Guest {
     pub(super) output: Output,
     /// Linear memory and tables in use.
     pub(super) memory: Memory,
+    /// How its memory is reached if it is called directly.
+    pub(super) access: Option<Access>,
     /// What WASI needs, made when the guest first calls it.
     pub(super) wasi: Option<Box<Wasi>>,
     /// Its memory as last told to the account of its generation.
@@ -76,8 +79,8 @@ pub(super) struct Guest {
 /// The most lines of one call that are kept.
 const LINES: u32 = 64;
 
-/// Names of headers that a guest may change and has changed, as it writes them: parsed once, as it will
-/// change the same ones for the next message.
+/// Names of headers that a guest asks for and may change, as it writes them: parsed once, as it will ask
+/// for the same ones of the next message.
 #[derive(Default)]
 pub(super) struct Names(Vec<(Box<str>, HeaderName)>);
 
@@ -89,8 +92,13 @@ impl Names {
         self.0.iter().find(|(written, _)| **written == *text).map(|(_, name)| name)
     }
 
-    pub(super) fn keep(&mut self, text: String, name: &HeaderName) {
-        if self.0.len() < NAMES {
+    /// Whether another one would be kept.
+    pub(super) fn have_room(&self) -> bool {
+        self.0.len() < NAMES
+    }
+
+    pub(super) fn keep(&mut self, text: &str, name: &HeaderName) {
+        if self.have_room() {
             self.0.push((text.into(), name.clone()));
         }
     }
@@ -130,6 +138,7 @@ impl Guest {
             overrun: None,
             output: Output::default(),
             memory,
+            access: None,
             wasi: None,
             told: 0,
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use wasmtime::{
-    Store, StoreContextMut, Trap, UpdateDeadline,
+    Engine, InstancePre, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace,
     component::{
         Component, ComponentExportIndex, ComponentNamedList, Instance as Exports, Lift, Linker, Lower,
         TypedFunc,
@@ -21,6 +21,7 @@ use super::{
     CallError, Message,
     call::{Cause, MissingFunction},
     component::{OURS, Shape},
+    direct,
     guest::{Guest, Plugin},
     script,
     table::TableFunctions,
@@ -28,15 +29,40 @@ use super::{
     types::{Decision, EventVerdict, Verdict},
 };
 
-type Function<R> = Option<TypedFunc<(), (R,)>>;
+/// A function of a guest.
+pub(super) enum Function<P, R> {
+    Component(TypedFunc<P, R>),
+    /// It takes nothing.
+    Direct(direct::Function<R>),
+}
 
-/// What a component exports, as far as we know it.
+impl<P: Params, R: Answer> Function<P, R> {
+    #[inline]
+    pub(super) fn call(&self, store: &mut Store<Guest>, params: P) -> Result<R, wasmtime::Error> {
+        match self {
+            Self::Component(function) => function.call(store, params),
+            Self::Direct(function) => function.call(store),
+        }
+    }
+
+    /// On the async lane.
+    pub(super) async fn call_async(&self, store: &mut Store<Guest>, params: P) -> Result<R, wasmtime::Error> {
+        match self {
+            Self::Component(function) => function.call_async(store, params).await,
+            Self::Direct(function) => function.call(store),
+        }
+    }
+}
+
+type Decides<R> = Option<Function<(), (Result<R, String>,)>>;
+
+/// What a guest exports, as far as we know it.
 pub(super) struct Functions {
-    pub(super) resolve: Function<Result<Decision, String>>,
-    pub(super) on_request: Function<Result<Verdict, String>>,
-    pub(super) on_response: Function<Result<(), String>>,
-    pub(super) on_event: Function<Result<EventVerdict, String>>,
-    pub(super) start: Function<Result<(), String>>,
+    pub(super) resolve: Decides<Decision>,
+    pub(super) on_request: Decides<Verdict>,
+    pub(super) on_response: Decides<()>,
+    pub(super) on_event: Decides<EventVerdict>,
+    pub(super) start: Decides<()>,
     pub(super) table: Option<TableFunctions>,
     pub(super) load: Option<script::LoadFunction>,
 }
@@ -50,10 +76,35 @@ pub(super) struct Instance {
 
 /// What is needed to make instances of one build.
 pub(super) struct Template {
-    pub(super) component: Component,
+    pub(super) code: Code,
     pub(super) shape: Shape,
-    pub(super) linker: Arc<Linker<Guest>>,
     pub(super) plugin: Arc<Plugin>,
+}
+
+/// What instances are made of.
+pub(super) enum Code {
+    /// And what it may import.
+    Component(Component, Arc<Linker<Guest>>),
+    /// A core module that is called directly.
+    Direct(InstancePre<Guest>),
+}
+
+impl Code {
+    fn engine(&self) -> &Engine {
+        match self {
+            Self::Component(component, _) => component.engine(),
+            Self::Direct(build) => build.module().engine(),
+        }
+    }
+
+    /// Of its machine code, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let range = match self {
+            Self::Component(component, _) => component.image_range(),
+            Self::Direct(build) => build.module().image_range(),
+        };
+        range.end as usize - range.start as usize
+    }
 }
 
 impl Template {
@@ -84,19 +135,36 @@ impl Template {
     pub(super) fn instantiate(&self) -> Result<Instance, CallError> {
         let mut store = self.store();
         start_clock(&mut store, Instant::now() + self.plugin.deadline, false);
-        let exports = self.linker.instantiate(&mut store, &self.component);
-        self.finish(store, exports)
+        let functions = match &self.code {
+            Code::Direct(build) => self.direct_functions(build, &mut store),
+            Code::Component(component, linker) => {
+                let made = linker.instantiate(&mut store, component);
+                made.and_then(|exports| self.functions(&mut store, exports))
+            }
+        };
+        self.finish(store, functions)
     }
 
     /// Makes an instance on the async lane.
     pub(super) async fn instantiate_async(&self) -> Result<Instance, CallError> {
+        let Code::Component(component, linker) = &self.code else { return self.instantiate() };
         let mut store = self.store();
         let until = Instant::now() + self.plugin.deadline;
         start_clock(&mut store, until, true);
-        let instantiate =
-            watched(&self.plugin.ticker, self.linker.instantiate_async(&mut store, &self.component));
+        let instantiate = watched(&self.plugin.ticker, linker.instantiate_async(&mut store, component));
         let made = tokio::time::timeout_at(until.into(), instantiate).await;
-        self.finish(store, made.unwrap_or_else(|_| Err(Trap::Interrupt.into())))
+        let made = made.unwrap_or_else(|_| Err(Trap::Interrupt.into()));
+        let functions = made.and_then(|exports| self.functions(&mut store, exports));
+        self.finish(store, functions)
+    }
+
+    /// How it is called.
+    pub(super) fn lane(&self) -> &'static str {
+        match (&self.code, self.shape.waits) {
+            (Code::Direct(_), _) => "direct",
+            (Code::Component(..), false) => "sync",
+            (Code::Component(..), true) => "async",
+        }
     }
 
     /// An error of this build.
@@ -105,7 +173,7 @@ impl Template {
     }
 
     fn store(&self) -> Store<Guest> {
-        let mut store = Store::new(self.component.engine(), Guest::new(Arc::clone(&self.plugin)));
+        let mut store = Store::new(self.code.engine(), Guest::new(Arc::clone(&self.plugin)));
         store.limiter(|guest| &mut guest.memory);
         store.epoch_deadline_callback(at_tick);
         store
@@ -114,9 +182,8 @@ impl Template {
     fn finish(
         &self,
         mut store: Store<Guest>,
-        exports: Result<Exports, wasmtime::Error>,
+        functions: Result<Functions, wasmtime::Error>,
     ) -> Result<Instance, CallError> {
-        let functions = exports.and_then(|exports| self.functions(&mut store, exports));
         match functions {
             Ok(functions) => Ok(Instance { store, functions }),
             Err(error) => Err(failure(store.data_mut(), "instantiate", &error)),
@@ -136,6 +203,23 @@ impl Template {
             load,
         })
     }
+
+    fn direct_functions(
+        &self,
+        build: &InstancePre<Guest>,
+        store: &mut Store<Guest>,
+    ) -> Result<Functions, wasmtime::Error> {
+        let mut lookup = direct::Lookup::new(build, store, &self.shape)?;
+        Ok(Functions {
+            resolve: lookup.function("registrar", "resolve")?.map(Function::Direct),
+            on_request: lookup.function("request-filter", "on-request")?.map(Function::Direct),
+            on_response: lookup.function("response-filter", "on-response")?.map(Function::Direct),
+            on_event: None,
+            start: lookup.function("lifecycle", "start")?.map(Function::Direct),
+            table: None,
+            load: None,
+        })
+    }
 }
 
 /// Finds exported functions by interface and name.
@@ -151,7 +235,7 @@ impl Lookup<'_> {
         &mut self,
         interface: &str,
         function: &str,
-    ) -> Result<Option<TypedFunc<P, R>>, wasmtime::Error>
+    ) -> Result<Option<Function<P, R>>, wasmtime::Error>
     where
         P: ComponentNamedList + Lower,
         R: ComponentNamedList + Lift,
@@ -164,7 +248,10 @@ impl Lookup<'_> {
             .get_export_index(&mut *self.store, Some(&interface), function)
             .ok_or_else(missing)?;
         let typed = self.exports.get_typed_func(&mut *self.store, index);
-        typed.map(Some).map_err(|error| error.context(format!("`{name}`: `{function}` has another type")))
+        typed
+            .map(Function::Component)
+            .map(Some)
+            .map_err(|error| error.context(format!("`{name}`: `{function}` has another type")))
     }
 }
 
@@ -283,6 +370,9 @@ fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -
         },
         None if error.is::<MissingFunction>() => Cause::Missing,
         None if error.is::<wasmtime::PoolConcurrencyLimitError>() => Cause::Pool,
+        None if error.is::<WasmBacktrace>() => {
+            Cause::Host(format!("{}{}", error.root_cause(), place(&functions(error))).into())
+        }
         None => Cause::Host(format!("{error:#}").into()),
     };
     guest.error(function, cause)
@@ -298,13 +388,21 @@ fn said(guest: &Guest) -> Option<Box<str>> {
     guest.last_error.clone().or_else(|| guest.output.first_error())
 }
 
-/// The trap and the functions of the guest in which it happened, innermost first.
-fn describe(trap: &Trap, function: &str, error: &wasmtime::Error) -> Box<str> {
-    let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map(|backtrace| backtrace.frames());
+/// The functions of the guest in which it happened, innermost first.
+fn functions(error: &wasmtime::Error) -> Vec<String> {
+    let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames);
     let names = frames.unwrap_or_default().iter().filter_map(|frame| frame.func_name());
     let names = names.map(|name| format!("{:#}", rustc_demangle::demangle(name)));
-    let names: Vec<_> = names.filter(|name| !is_of_panicking(name)).take(3).collect();
-    let place = if names.is_empty() { String::new() } else { format!(" in {}", names.join(", called by ")) };
+    names.filter(|name| !is_of_panicking(name)).take(3).collect()
+}
+
+fn place(functions: &[String]) -> String {
+    if functions.is_empty() { String::new() } else { format!(" in {}", functions.join(", called by ")) }
+}
+
+/// The trap and where it happened.
+fn describe(trap: &Trap, function: &str, error: &wasmtime::Error) -> Box<str> {
+    let names = functions(error);
     let is_export = |name: &String| name.starts_with(OURS);
     let hint = match (trap, answer_of(function)) {
         (Trap::UnreachableCodeReached, Some(answer)) if !names.is_empty() && names.iter().all(is_export) => {
@@ -312,7 +410,7 @@ fn describe(trap: &Trap, function: &str, error: &wasmtime::Error) -> Box<str> {
         }
         _ => String::new(),
     };
-    format!("{}{place}{hint}", plain(trap)).into()
+    format!("{}{}{hint}", plain(trap), place(&names)).into()
 }
 
 /// The type of what a function answers, for whom the language lets return another.

@@ -2,17 +2,22 @@
 //!
 //! There are two linkers. A component whose imports all answer at once runs on the sync lane:
 //! plain calls. One that imports something that waits runs on the async lane, where every call
-//! has a fiber. A linker with any waiting import refuses plain calls, hence two.
+//! has a fiber. A linker with any waiting import refuses plain calls, hence two. On the sync lane there
+//! is a third, of what core modules may import that are called directly; what is in all of them is
+//! defined once ([`lane`]).
 
 mod ambient;
 mod body;
 mod capability;
 mod etcd;
+mod lane;
 mod script;
+
+use std::collections::BTreeSet;
 
 use wasmtime::component::{Linker, LinkerInstance};
 
-use super::guest::Guest;
+use super::{component::OURS, direct, guest::Guest};
 
 /// The version of `message-flow:plugin` that this host speaks.
 pub(super) const VERSION: &str = "0.1.0";
@@ -36,6 +41,14 @@ pub(super) fn waiting(engine: &wasmtime::Engine) -> Result<Linker<Guest>, wasmti
     Ok(linker)
 }
 
+/// What may be imported without the component model.
+pub(super) fn direct(engine: &wasmtime::Engine) -> Result<direct::Host, wasmtime::Error> {
+    let mut host = direct::Host { linker: wasmtime::Linker::new(engine), functions: BTreeSet::new() };
+    ambient::link_simple(&mut host)?;
+    capability::link_simple(&mut host)?;
+    Ok(host)
+}
+
 fn common(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
     interface(linker, "types")?;
     interface(linker, "body")?;
@@ -49,5 +62,9 @@ fn interface<'a>(
     linker: &'a mut Linker<Guest>,
     name: &str,
 ) -> Result<LinkerInstance<'a, Guest>, wasmtime::Error> {
-    linker.instance(&format!("message-flow:plugin/{name}@{VERSION}"))
+    linker.instance(&full_name(name))
+}
+
+fn full_name(interface: &str) -> String {
+    format!("{OURS}{interface}@{VERSION}")
 }

@@ -12,11 +12,12 @@ use super::{
     cache::Cache,
     capability::Capabilities,
     component::{Refusal, Shape, componentize},
+    direct,
     directory::{Content, Format},
     engine,
     etcd::{EtcdClient, EtcdSettings, InvalidEtcdSettings},
     guest::{Guest, Plugin},
-    instance::{Instance, Template},
+    instance::{Code, Instance, Template},
     link,
     script::{Script, engine::ScriptEngine},
     state::{StateError, StateOptions, StateStores},
@@ -51,6 +52,7 @@ pub(super) struct Loader {
     key: Key,
     sync: Arc<Linker<Guest>>,
     waiting: Arc<Linker<Guest>>,
+    direct: direct::Host,
     cache: Arc<Cache>,
     states: Arc<StateStores>,
     clusters: Arc<Clusters>,
@@ -95,6 +97,7 @@ impl Loader {
         Ok(Self {
             sync: Arc::new(link::sync(&engine)?),
             waiting: Arc::new(link::waiting(&engine)?),
+            direct: link::direct(&engine)?,
             script_engine: Arc::new(ScriptEngine::new(engine.clone(), Arc::clone(&cache))),
             cache,
             states,
@@ -110,12 +113,11 @@ impl Loader {
     /// Compiles or loads a build, checks what it is and asks for, and tries it out. Blocks, for
     /// seconds on large components.
     pub(super) async fn load(&self, build: Build<'_>) -> Result<Generation, LoadError> {
-        let component = self.component(build.content, Adapter::of(&build.settings))?;
-        let shape = shape_of(&component, build.content.format)?;
+        let (code, shape) = self.code(build.content, Adapter::of(&build.settings))?;
         shape.check_grants(build.name, &build.settings)?;
         let (number, sha256) = (build.number, Arc::clone(&build.content.sha256));
         let is_script = build.content.format == Format::Script;
-        let (mut template, use_of) = self.template(&build, component, shape)?;
+        let (mut template, use_of) = self.template(&build, code, shape)?;
         let first = if is_script { self.read_script(&mut template).await? } else { None };
         let stats = Stats::new(&self.families, build.name, number, use_of);
         let generation = Generation::new(number, sha256, template, stats);
@@ -125,9 +127,8 @@ impl Loader {
 
     /// What a build is and asks for, and how large its machine code is.
     pub(super) fn shape(&self, content: &Content) -> Result<(Shape, usize), Refusal> {
-        let component = self.component(content, Adapter::Plain)?;
-        let code = component.image_range();
-        Ok((shape_of(&component, content.format)?, code.end as usize - code.start as usize))
+        let (code, shape) = self.code(content, Adapter::Plain)?;
+        Ok((shape, code.size()))
     }
 
     /// Begins to try out a build, loaded under a name of its own.
@@ -145,6 +146,22 @@ impl Loader {
     /// Has the plugin of this name begin with nothing in its state.
     pub(super) fn forget_state(&self, name: &str) {
         self.states.forget(name);
+    }
+
+    fn code(&self, content: &Content, adapter: Adapter) -> Result<(Code, Shape), Refusal> {
+        if content.format == Format::Wasm
+            && let Some(shape) = self.direct.shape(&content.bytes)
+        {
+            let checked = || componentize(&content.bytes, adapter).map(|_| content.bytes.as_ref().into());
+            let module = self.cache.load(&self.engine, &content.sha256, checked)?;
+            let linked = self.direct.linker.instantiate_pre(&module);
+            let build = linked.map_err(|error| Refusal::NotCompiled(format!("{error:#}")))?;
+            return Ok((Code::Direct(build), shape));
+        }
+        let component = self.component(content, adapter)?;
+        let shape = shape_of(&component, content.format)?;
+        let linker = if shape.waits { &self.waiting } else { &self.sync };
+        Ok((Code::Component(component, Arc::clone(linker)), shape))
     }
 
     fn component(&self, content: &Content, adapter: Adapter) -> Result<Component, Refusal> {
@@ -167,14 +184,16 @@ impl Loader {
         if !template.shape.waits {
             return Ok(Some(first));
         }
-        template.linker = Arc::clone(&self.waiting);
+        if let Code::Component(_, linker) = &mut template.code {
+            *linker = Arc::clone(&self.waiting);
+        }
         Ok(None)
     }
 
     fn template(
         &self,
         build: &Build<'_>,
-        component: Component,
+        code: Code,
         shape: Shape,
     ) -> Result<(Template, Arc<Use>), LoadError> {
         let options =
@@ -198,9 +217,7 @@ impl Loader {
             mark: Mark::new(self.key, build.name),
             use_of: Arc::clone(&use_of),
         };
-        let linker = if shape.waits { &self.waiting } else { &self.sync };
-        let linker = Arc::clone(linker);
-        Ok((Template { component, shape, linker, plugin: Arc::new(plugin) }, use_of))
+        Ok((Template { code, shape, plugin: Arc::new(plugin) }, use_of))
     }
 
     fn cluster(

@@ -12,16 +12,15 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use wasmtime::component::TypedFunc;
 
 use super::{
     CallError, Message,
     call::Cause,
-    instance::{Answer, Functions, Instance, Params, Template, watched},
+    instance::{Answer, Function, Functions, Instance, Params, Template, watched},
 };
 
 /// Picks the function that is called.
-pub(super) type Pick<P, R> = fn(&Functions) -> Option<&TypedFunc<P, R>>;
+pub(super) type Pick<P, R> = fn(&Functions) -> Option<&Function<P, R>>;
 
 /// Which function is called, and until when.
 pub(super) struct Call<P, R> {

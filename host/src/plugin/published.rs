@@ -35,7 +35,8 @@ pub struct PluginStatus {
     /// Why it does not serve, or why a newer build does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// `sync`, or `async` if it imports something that waits.
+    /// How it is called: `direct`, as a core module; `sync`, as a component; `async`, as one that imports
+    /// something that waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lane: Option<&'static str>,
     /// Calls so far.
@@ -226,7 +227,7 @@ impl Shown {
             sha256: build.map(|build| &build.sha256).or(self.sha256.as_ref()).map(ToString::to_string),
             state: self.state,
             error: self.error.as_ref().map(ToString::to_string),
-            lane: build.map(|build| if build.template.shape.waits { "async" } else { "sync" }),
+            lane: build.map(Generation::lane),
             calls,
             crashes,
             instances,

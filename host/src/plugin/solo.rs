@@ -64,8 +64,6 @@ pub struct Inspection {
     pub versions: Vec<String>,
     /// Of those, what this host speaks.
     pub speaks: &'static str,
-    /// Whether its calls wait for anything.
-    pub waits: bool,
     /// Of the file, in bytes.
     pub size: usize,
     /// Of its machine code, in bytes.
@@ -102,7 +100,6 @@ impl Solo {
             kinds: shape.kinds.clone(),
             versions: shape.versions().into_iter().map(str::to_owned).collect(),
             speaks: VERSION,
-            waits: shape.waits,
             size: self.content.bytes.len(),
             line: (!missing.is_empty()).then(|| grant_line(&self.name, settings, &missing)),
             imports: shape.imports,

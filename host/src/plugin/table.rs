@@ -6,7 +6,6 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use wasmtime::component::TypedFunc;
 
 use super::{
     CallError, Generation, Kind, Message, Plugins,
@@ -109,7 +108,7 @@ mod records {
     }
 }
 
-type Function<P, T> = TypedFunc<P, (Result<T, records::Error>,)>;
+type Function<P, T> = instance::Function<P, (Result<T, records::Error>,)>;
 type Fallible<T> = (Result<T, records::Error>,);
 
 /// The functions of `routing-table`.

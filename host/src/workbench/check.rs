@@ -16,6 +16,8 @@ pub struct Report {
     pub inspection: Inspection,
     /// What it is.
     pub kinds: Vec<Kind>,
+    /// How it is called.
+    pub lane: &'static str,
     /// How long another instance took to make.
     pub instance: Duration,
     /// The linear memory of an instance, in bytes.
@@ -36,8 +38,8 @@ pub async fn check(solo: &Solo, settings: &Settings) -> Result<Report, SoloError
     let inspection = solo.inspect(settings)?;
     let build = solo.load(with_all_grants(settings.clone(), &inspection)).await?;
     let instance = solo.instantiate(&build).await.map_err(|error| SoloError::Failed(error.to_string()))?;
-    let (kinds, memory) = (build.kinds().to_vec(), memory_of(&build));
-    Ok(Report { name: solo.name().to_owned(), inspection, kinds, instance, memory })
+    let (kinds, lane, memory) = (build.kinds().to_vec(), build.lane(), memory_of(&build));
+    Ok(Report { name: solo.name().to_owned(), inspection, kinds, lane, instance, memory })
 }
 
 /// These settings and what a plugin needs besides.
@@ -67,8 +69,12 @@ impl fmt::Display for Report {
             "built for",
             &format!("message-flow:plugin {versions}; this host speaks {}", inspection.speaks),
         )?;
-        let lane = if inspection.waits { "async: it imports something that waits" } else { "sync" };
-        line(f, "lane", lane)?;
+        let why = match self.lane {
+            "direct" => ": a core module that only exchanges texts with its host",
+            "async" => ": it imports something that waits",
+            _ => "",
+        };
+        line(f, "lane", &format!("{}{why}", self.lane))?;
         for (package, names) in by_package(&inspection.imports) {
             line(f, "imports", &format!("{package}{}", names.join(", ")))?;
         }

@@ -1,6 +1,6 @@
 //! A filter that fails in the way that the header `fault` names. Otherwise sets `faulty: fine`.
 
-use message_flow_sdk::{RequestFilter, Verdict, log, request, state};
+use message_flow_sdk::{RequestFilter, Verdict, log, request};
 
 struct Faulty;
 
@@ -27,11 +27,6 @@ impl RequestFilter for Faulty {
             Some("value") => request::set_header("x", "a\r\nb: c"),
             Some("hop") => request::set_header("transfer-encoding", "chunked"),
             Some("path") => request::set_path("no slash"),
-            Some("hoard") => {
-                for at in 0..100_000 {
-                    state::set(&at.to_string(), &[0; 4096]).map_err(|error| format!("{error:?}"))?;
-                }
-            }
             Some("chatter") => {
                 for _ in 0..1000 {
                     log::log(log::Level::Info, &"x".repeat(10_000));

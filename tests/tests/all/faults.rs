@@ -19,8 +19,7 @@ async fn faulty() -> (Gateway, Upstream) {
     (gateway, upstream)
 }
 
-const FAULTS: &[&str] =
-    &["trap", "error", "loop", "allocate", "recurse", "header", "value", "hop", "path", "hoard"];
+const FAULTS: &[&str] = &["trap", "error", "loop", "allocate", "recurse", "header", "value", "hop", "path"];
 
 #[tokio::test]
 async fn each_fault_costs_its_message_alone() {
@@ -70,16 +69,20 @@ async fn on_error_open_sends_the_message_as_it_was() {
 #[tokio::test]
 async fn limits_are_named_where_they_are_logged() {
     let upstream = Upstream::start("a").await;
-    let faults = [("loop", "deadline of 50ms"), ("allocate", "memory"), ("hoard", "StateError::Full")];
+    let faults = [
+        ("loop", "faulty", "deadline of 50ms"),
+        ("allocate", "faulty", "memory"),
+        ("hoard", "counter", "StateError::Full"),
+    ];
     // A plugin of its own for each, as what fails often is not logged each time.
     let mut setup = Gateway::setup();
-    for (fault, _) in faults {
+    for (fault, guest, _) in faults {
         setup = setup
             .config(CONFIG.lines().take(4).collect::<Vec<_>>().join("\n").replace("closed", fault) + "\n");
-        setup = setup.plugin(fault, guests::wasm("faulty"));
+        setup = setup.plugin(fault, guests::wasm(guest));
     }
     let gateway = setup.start().await;
-    for (fault, limit) in faults {
+    for (fault, _, limit) in faults {
         gateway.active(fault).await;
         gateway.put(fault, json!({ "server": upstream.uri(), "filters": [fault] })).await;
         gateway.get(format!("/{fault}/")).header("fault", fault).send().await.problem(503);

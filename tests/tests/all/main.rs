@@ -12,6 +12,7 @@ mod client_modules;
 mod clients;
 mod command_line;
 mod crashes;
+mod direct;
 mod discovery;
 mod discovery_cluster;
 mod draining;

@@ -83,7 +83,7 @@ async fn a_registrar_decides() {
 
 #[tokio::test]
 async fn every_failure_names_its_cause_and_the_next_call_works() {
-    let settings = Settings { state_limit: 1 << 20, memory: 8 << 20, ..Settings::default() };
+    let settings = Settings { memory: 8 << 20, ..Settings::default() };
     let host = start(&[("f", settings)], &[("f", "faulty")]);
     let faulty = host.get("f");
     let cases = [
@@ -99,7 +99,6 @@ async fn every_failure_names_its_cause_and_the_next_call_works() {
         ("value", "set-header x: the value has a character that HTTP does not allow"),
         ("hop", "set-header: `transfer-encoding` belongs to the connection and cannot be changed"),
         ("path", "set-path: `no slash` is not a path that starts with one `/`"),
-        ("hoard", "it returned an error: StateError::Full"),
     ];
     for (fault, cause) in cases {
         let text = error(&faulty, &[("fault", fault)]).await;
@@ -108,6 +107,14 @@ async fn every_failure_names_its_cause_and_the_next_call_works() {
         assert_eq!(faulty.on_request(&mut next).await.unwrap(), Verdict::Forward, "after {fault}");
         assert_eq!(next.headers["faulty"], "fine");
     }
+}
+
+#[tokio::test]
+async fn state_has_a_limit() {
+    let settings = Settings { state_limit: 1 << 20, ..Settings::default() };
+    let host = start(&[("c", settings)], &[("c", "counter")]);
+    let text = error(&host.get("c"), &[("fault", "hoard")]).await;
+    assert!(text.starts_with("plugin c: on-request: it returned an error: StateError::Full"), "{text}");
 }
 
 #[tokio::test]

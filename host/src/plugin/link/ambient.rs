@@ -9,123 +9,119 @@ use wasmtime::{
     component::{Linker, LinkerInstance, WasmList, WasmStr},
 };
 
-use super::interface;
+use super::{
+    interface,
+    lane::{Lane, Linked, Str, Text},
+};
 use crate::plugin::{
     guest::{Guest, Head},
+    message::ClientId,
     types::{Server, ServiceId},
 };
 
 type Store<'a> = StoreContextMut<'a, Guest>;
-type Linked = Result<(), wasmtime::Error>;
 
+/// For components.
 pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
-    request(&mut interface(linker, "request")?)?;
-    response(&mut interface(linker, "response")?)?;
+    link_simple(linker)?;
     event(&mut interface(linker, "event")?)?;
     candidates(&mut interface(linker, "candidates")?)
 }
 
-fn request(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
-    linker
-        .func_wrap("method", |store: Store<'_>, ()| Ok((store.data().message.method.as_str().to_owned(),)))?;
-    linker.func_wrap("path", |store: Store<'_>, ()| {
-        let target = store.data().message.target();
-        Ok((target.split_once('?').map_or(target, |(path, _)| path).to_owned(),))
-    })?;
-    linker.func_wrap("query", |store: Store<'_>, ()| {
-        Ok((store.data().message.target().split_once('?').map(|(_, query)| query.to_owned()),))
-    })?;
-    linker
-        .func_wrap("authority", |store: Store<'_>, ()| Ok((store.data().message.authority().to_owned(),)))?;
-    linker.func_wrap("client", |store: Store<'_>, ()| Ok((store.data().message.client.to_arc(),)))?;
-    linker.func_wrap("peer", |store: Store<'_>, ()| {
-        Ok((store.data().message.peer.map(|peer| peer.to_string()).unwrap_or_default(),))
-    })?;
-    linker.func_wrap("service", |store: Store<'_>, ()| Ok((service(store.data()),)))?;
-    linker.func_wrap("server", |store: Store<'_>, ()| Ok((store.data().message.server.clone(),)))?;
-    linker.func_wrap("set-path", |mut store: Store<'_>, (path,): (WasmStr,)| {
-        let path = path.to_str(&store)?.into_owned();
-        set_path(store.data_mut(), &path);
-        Ok(())
-    })?;
-    headers(linker, Head::Request)
+/// What exchanges texts at most.
+pub(super) fn link_simple(lane: &mut impl Lane) -> Linked {
+    request(lane)?;
+    response(lane)
 }
 
-fn response(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
-    linker.func_wrap("status", |store: Store<'_>, ()| {
-        Ok((store.data().message.response.as_ref().map_or(0, |head| head.status.as_u16()),))
+fn request(lane: &mut impl Lane) -> Linked {
+    const REQUEST: &str = "request";
+    lane.define::<(), Text>(REQUEST, "method", |guest, ()| guest.message.method.as_str().into())?;
+    lane.define::<(), Text>(REQUEST, "path", |guest, ()| {
+        let target = guest.message.target();
+        target.split_once('?').map_or(target, |(path, _)| path).into()
     })?;
-    linker.func_wrap("set-status", |mut store: Store<'_>, (status,): (u16,)| {
+    lane.define::<(), Option<Text>>(REQUEST, "query", |guest, ()| {
+        guest.message.target().split_once('?').map(|(_, query)| query.into())
+    })?;
+    lane.define::<(), Text>(REQUEST, "authority", |guest, ()| guest.message.authority().into())?;
+    lane.define::<(), Text>(REQUEST, "client", |guest, ()| match &guest.message.client {
+        ClientId::Header(value) => value.into(),
+        ClientId::Text(text) => Text::Shared(text.clone()),
+    })?;
+    lane.define::<(), Text>(REQUEST, "peer", |guest, ()| {
+        Text::Owned(guest.message.peer.map(|peer| peer.to_string()).unwrap_or_default())
+    })?;
+    lane.define::<(), ServiceId>(REQUEST, "service", |guest, ()| service(guest))?;
+    lane.define::<(), Option<Text>>(REQUEST, "server", |guest, ()| {
+        guest.message.server.clone().map(Text::Shared)
+    })?;
+    lane.define::<(Str,), ()>(REQUEST, "set-path", |guest, (path,)| set_path(guest, path))?;
+    headers(lane, REQUEST, Head::Request)
+}
+
+fn response(lane: &mut impl Lane) -> Linked {
+    const RESPONSE: &str = "response";
+    lane.define::<(), u16>(RESPONSE, "status", |guest, ()| {
+        guest.message.response.as_ref().map_or(0, |head| head.status.as_u16())
+    })?;
+    lane.define::<(u16,), ()>(RESPONSE, "set-status", |guest, (status,)| {
         match StatusCode::from_u16(status) {
-            Ok(code) if (200..600).contains(&status) => store.data_mut().set_status(code),
-            _ => store.data_mut().fail(|| format!("set-status: {status} is not a status from 200 to 599")),
+            Ok(code) if (200..600).contains(&status) => guest.set_status(code),
+            _ => guest.fail(|| format!("set-status: {status} is not a status from 200 to 599")),
         }
-        Ok(())
     })?;
-    headers(linker, Head::Response)
+    headers(lane, RESPONSE, Head::Response)
 }
 
-fn headers(linker: &mut LinkerInstance<'_, Guest>, head: Head) -> Linked {
-    linker.func_wrap("header", move |store: Store<'_>, (name,): (WasmStr,)| {
-        let (guest, name) = (store.data(), name.to_str(&store)?);
-        let Some(headers) = guest.headers(head) else { return Ok((None,)) };
-        let value = match guest.names.get(&name) {
+fn headers(lane: &mut impl Lane, interface: &str, head: Head) -> Linked {
+    lane.define::<(Str,), Option<Text>>(interface, "header", move |guest, (name,)| {
+        if guest.names.get(name).is_none() && guest.names.have_room() {
+            let _ = name_of(guest, name);
+        }
+        let headers = guest.headers(head)?;
+        let value = match guest.names.get(name) {
             Some(name) => headers.get(name),
-            None => headers.get(&*name),
+            None => headers.get(name),
         };
-        Ok((value.map(text),))
+        value.map(Text::from)
     })?;
-    linker.func_wrap("headers", move |store: Store<'_>, (name,): (WasmStr,)| {
-        let name = name.to_str(&store)?;
-        let headers = store.data().headers(head);
-        let values = headers.map(|headers| headers.get_all(&*name).iter().map(text).collect::<Vec<_>>());
-        Ok((values.unwrap_or_default(),))
+    lane.define::<(Str,), Vec<Text>>(interface, "headers", move |guest, (name,)| {
+        let headers = guest.headers(head);
+        headers.map(|headers| headers.get_all(name).iter().map(Text::from).collect()).unwrap_or_default()
     })?;
-    linker.func_wrap("header-names", move |store: Store<'_>, ()| {
-        let names =
-            store.data().headers(head).map(|headers| headers.keys().map(|name| name.as_str().to_owned()));
-        Ok((names.map_or_else(Vec::new, Iterator::collect::<Vec<_>>),))
+    lane.define::<(), Vec<Text>>(interface, "header-names", move |guest, ()| {
+        let headers = guest.headers(head);
+        headers.map(|headers| headers.keys().map(|name| name.as_str().into()).collect()).unwrap_or_default()
     })?;
-    linker.func_wrap("set-header", move |mut store: Store<'_>, (name, value): (WasmStr, WasmStr)| {
-        let value = parse_value(&value.to_str(&store)?);
-        let parsed = (name_of(&mut store, name)?, value);
-        edit(store.data_mut(), head, "set-header", parsed, |headers, name, value| {
+    lane.define::<(Str, Str), ()>(interface, "set-header", move |guest, (name, value)| {
+        let parsed = (name_of(guest, name), parse_value(value));
+        edit(guest, head, "set-header", parsed, |headers, name, value| {
             headers.insert(name, value);
         });
-        Ok(())
     })?;
-    linker.func_wrap("add-header", move |mut store: Store<'_>, (name, value): (WasmStr, WasmStr)| {
-        let value = parse_value(&value.to_str(&store)?);
-        let parsed = (name_of(&mut store, name)?, value);
-        edit(store.data_mut(), head, "add-header", parsed, |headers, name, value| {
+    lane.define::<(Str, Str), ()>(interface, "add-header", move |guest, (name, value)| {
+        let parsed = (name_of(guest, name), parse_value(value));
+        edit(guest, head, "add-header", parsed, |headers, name, value| {
             headers.append(name, value);
         });
-        Ok(())
     })?;
-    linker.func_wrap("remove-header", move |mut store: Store<'_>, (name,): (WasmStr,)| {
-        let parsed = (name_of(&mut store, name)?, Ok(HeaderValue::from_static("")));
-        edit(store.data_mut(), head, "remove-header", parsed, |headers, name, _| {
+    lane.define::<(Str,), ()>(interface, "remove-header", move |guest, (name,)| {
+        let parsed = (name_of(guest, name), Ok(HeaderValue::from_static("")));
+        edit(guest, head, "remove-header", parsed, |headers, name, _| {
             headers.remove(name);
         });
-        Ok(())
     })
 }
 
-fn text(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
-}
-
 /// A header that may be changed; what is wrong with its name otherwise.
-fn name_of(store: &mut Store<'_>, name: WasmStr) -> Result<Result<HeaderName, String>, wasmtime::Error> {
-    let text = name.to_str(&*store)?;
-    if let Some(known) = store.data().names.get(&text) {
-        return Ok(Ok(known.clone()));
+fn name_of(guest: &mut Guest, text: &str) -> Result<HeaderName, String> {
+    if let Some(known) = guest.names.get(text) {
+        return Ok(known.clone());
     }
-    let (parsed, text) = (parse_name(&text), text.into_owned());
-    if let Ok(name) = &parsed {
-        store.data_mut().names.keep(text, name);
-    }
-    Ok(parsed)
+    let name = parse_name(text)?;
+    guest.names.keep(text, &name);
+    Ok(name)
 }
 
 fn parse_name(name: &str) -> Result<HeaderName, String> {

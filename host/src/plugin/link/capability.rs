@@ -8,7 +8,10 @@ use wasmtime::{
     component::{Linker, WasmList, WasmStr},
 };
 
-use super::interface;
+use super::{
+    interface,
+    lane::{Lane, Linked, Str, Text},
+};
 use crate::plugin::{
     guest::Guest,
     state::{self, Cell, StateStore},
@@ -16,14 +19,13 @@ use crate::plugin::{
 };
 
 type Store<'a> = StoreContextMut<'a, Guest>;
-type Linked = Result<(), wasmtime::Error>;
 type Lifted = (WasmStr, Option<WasmList<u8>>);
 
 /// The most bytes of one line.
 const LINE: usize = 4096;
 
 pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
-    log(linker)?;
+    link_simple(linker)?;
     config(linker)?;
     clock(linker)?;
     state_reads(linker)?;
@@ -31,36 +33,34 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
     interface(linker, "random")?.func_wrap("next", |_: Store<'_>, ()| Ok((rand::random::<u64>(),)))
 }
 
-fn log(linker: &mut Linker<Guest>) -> Linked {
-    interface(linker, "log")?.func_wrap("log", |mut store: Store<'_>, (level, message): (Level, WasmStr)| {
-        if !store.data_mut().may_log() {
-            return Ok(());
-        }
-        let text = message.to_str(&store)?;
-        let text = text[..text.floor_char_boundary(LINE)].to_owned();
-        let guest = store.data_mut();
-        if matches!(level, Level::Error) {
-            guest.last_error = Some(text.as_str().into());
-        }
-        let (plugin, client) = (&*guest.plugin.name, guest.message.client.as_str());
-        match level {
-            Level::Trace => tracing::trace!(plugin, client, "{text}"),
-            Level::Debug => tracing::debug!(plugin, client, "{text}"),
-            Level::Info => tracing::info!(plugin, client, "{text}"),
-            Level::Warn => tracing::warn!(plugin, client, "{text}"),
-            Level::Error => tracing::error!(plugin, client, "{text}"),
-        }
-        Ok(())
+/// What exchanges texts at most.
+pub(super) fn link_simple(lane: &mut impl Lane) -> Linked {
+    lane.define::<(Level, Str), ()>("log", "log", |guest, (level, message)| log(guest, level, message))?;
+    lane.define::<(Str,), Option<Text>>("config", "get", |guest, (key,)| {
+        guest.plugin.settings.config.get(key).map(|value| value.as_str().into())
     })
 }
 
+fn log(guest: &mut Guest, level: Level, message: &str) {
+    if !guest.may_log() {
+        return;
+    }
+    let text = &message[..message.floor_char_boundary(LINE)];
+    if matches!(level, Level::Error) {
+        guest.last_error = Some(text.into());
+    }
+    let (plugin, client) = (&*guest.plugin.name, guest.message.client.as_str());
+    match level {
+        Level::Trace => tracing::trace!(plugin, client, "{text}"),
+        Level::Debug => tracing::debug!(plugin, client, "{text}"),
+        Level::Info => tracing::info!(plugin, client, "{text}"),
+        Level::Warn => tracing::warn!(plugin, client, "{text}"),
+        Level::Error => tracing::error!(plugin, client, "{text}"),
+    }
+}
+
 fn config(linker: &mut Linker<Guest>) -> Linked {
-    let mut config = interface(linker, "config")?;
-    config.func_wrap("get", |store: Store<'_>, (key,): (WasmStr,)| {
-        let key = key.to_str(&store)?;
-        Ok((store.data().plugin.settings.config.get(&*key).cloned(),))
-    })?;
-    config.func_wrap("entries", |store: Store<'_>, ()| {
+    interface(linker, "config")?.func_wrap("entries", |store: Store<'_>, ()| {
         Ok((store.data().plugin.settings.config.clone().into_iter().collect::<Vec<_>>(),))
     })
 }

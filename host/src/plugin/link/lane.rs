@@ -1,0 +1,356 @@
+//! One definition of a host function for each way in which guests call it: through the component
+//! model, or [directly](crate::plugin::direct).
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::HeaderValue;
+use wasmtime::{
+    Caller, Error, StoreContextMut,
+    component::{ComponentNamedList, Lift, Linker, Lower},
+};
+
+use super::interface;
+use crate::plugin::{
+    direct::{self, Pen},
+    guest::Guest,
+    types::{Level, ServiceId},
+};
+
+pub(super) type Linked = Result<(), Error>;
+
+/// Where host functions are defined.
+pub(super) trait Lane {
+    /// Defines a function of one of our interfaces.
+    fn define<P: Params, R: Returned>(
+        &mut self,
+        interface: &str,
+        name: &str,
+        function: impl Fn(&mut Guest, P::Given<'_>) -> R + Copy + Send + Sync + 'static,
+    ) -> Linked;
+}
+
+/// For components.
+impl Lane for Linker<Guest> {
+    fn define<P: Params, R: Returned>(
+        &mut self,
+        name: &str,
+        function: &str,
+        f: impl Fn(&mut Guest, P::Given<'_>) -> R + Copy + Send + Sync + 'static,
+    ) -> Linked {
+        interface(self, name)?.func_wrap(
+            function,
+            move |mut store: StoreContextMut<'_, Guest>, lifted: P::Lifted| {
+                Ok(f(store.data_mut(), P::given(&lifted)).lowered())
+            },
+        )
+    }
+}
+
+/// For core modules.
+impl Lane for direct::Host {
+    fn define<P: Params, R: Returned>(
+        &mut self,
+        interface: &str,
+        name: &str,
+        f: impl Fn(&mut Guest, P::Given<'_>) -> R + Copy + Send + Sync + 'static,
+    ) -> Linked {
+        let module = super::full_name(interface);
+        let linker = &mut self.linker;
+        macro_rules! define {
+            ($($flat:ident)*) => {
+                linker.func_wrap(&module, name, move |mut caller: Caller<'_, Guest>, $($flat: u32),*| {
+                    let (memory, result) = called::<P, R>(&mut caller, f, &[$($flat),*])?;
+                    let place = [$($flat),*].get(P::FLAT).copied().unwrap_or_default();
+                    result.write(Pen { store: &mut caller, memory }, place)
+                })
+            };
+        }
+        match (P::FLAT, R::WRITTEN) {
+            (0, false) => linker.func_wrap(&module, name, move |mut caller: Caller<'_, Guest>| {
+                called::<P, R>(&mut caller, f, &[]).map(|(_, result)| result.flat())
+            })?,
+            (flat, written) => match flat + usize::from(written) {
+                1 => define!(a)?,
+                2 => define!(a b)?,
+                3 => define!(a b c)?,
+                4 => define!(a b c d)?,
+                more => unreachable!("{interface}.{name} has {more} flat parameters"),
+            },
+        };
+        self.functions.insert((module, name.to_owned()));
+        Ok(())
+    }
+}
+
+/// Calls a host function with what a guest gave.
+#[inline]
+fn called<P: Params, R>(
+    caller: &mut Caller<'_, Guest>,
+    f: impl Fn(&mut Guest, P::Given<'_>) -> R,
+    flat: &[u32],
+) -> Result<(wasmtime::Memory, R), Error> {
+    let memory = caller.data().access()?.memory;
+    let (bytes, guest) = memory.data_and_store_mut(caller);
+    Ok((memory, f(guest, P::read(flat, bytes)?)))
+}
+
+/// What a host function takes.
+pub(super) trait Params: 'static {
+    /// As the host function sees it.
+    type Given<'a>;
+    /// As a component gives it.
+    type Lifted: ComponentNamedList + Lift + Send + Sync + 'static;
+    /// As so many numbers a core module gives it.
+    const FLAT: usize;
+
+    fn given(lifted: &Self::Lifted) -> Self::Given<'_>;
+
+    /// Out of these numbers, and the memory into which some of them point.
+    fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<Self::Given<'a>, Error>;
+}
+
+/// One parameter.
+pub(super) trait Param: 'static {
+    type Given<'a>;
+    type Lifted: Lift + Send + Sync + 'static;
+    const FLAT: usize;
+
+    fn given(lifted: &Self::Lifted) -> Self::Given<'_>;
+
+    fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<Self::Given<'a>, Error>;
+}
+
+/// A `string`.
+pub(super) struct Str;
+
+impl Param for Str {
+    type Given<'a> = &'a str;
+    type Lifted = String;
+    const FLAT: usize = 2;
+
+    fn given(lifted: &String) -> &str {
+        lifted
+    }
+
+    #[inline]
+    fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<&'a str, Error> {
+        direct::text(memory, flat[0], flat[1])
+    }
+}
+
+impl Param for u16 {
+    type Given<'a> = Self;
+    type Lifted = Self;
+    const FLAT: usize = 1;
+
+    fn given(lifted: &Self) -> Self {
+        *lifted
+    }
+
+    fn read(flat: &[u32], _: &[u8]) -> Result<Self, Error> {
+        // Only its lower bits count.
+        Ok(flat[0] as Self)
+    }
+}
+
+impl Param for Level {
+    type Given<'a> = Self;
+    type Lifted = Self;
+    const FLAT: usize = 1;
+
+    fn given(lifted: &Self) -> Self {
+        *lifted
+    }
+
+    fn read(flat: &[u32], _: &[u8]) -> Result<Self, Error> {
+        const LEVELS: [Level; 5] = [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error];
+        LEVELS.get(flat[0] as usize).copied().ok_or_else(|| Error::msg("there is no such level of a log"))
+    }
+}
+
+macro_rules! params {
+    ($($param:ident)*) => {
+        #[allow(unused, non_snake_case, clippy::unused_unit, reason = "also for none of them")]
+        impl<$($param: Param),*> Params for ($($param,)*) {
+            type Given<'a> = ($($param::Given<'a>,)*);
+            type Lifted = ($($param::Lifted,)*);
+            const FLAT: usize = 0 $(+ $param::FLAT)*;
+
+            fn given(lifted: &Self::Lifted) -> Self::Given<'_> {
+                let ($($param,)*) = lifted;
+                ($($param::given($param),)*)
+            }
+
+            #[inline]
+            fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<Self::Given<'a>, Error> {
+                let mut from = 0;
+                Ok(($({
+                    let read = $param::read(&flat[from..], memory)?;
+                    from += $param::FLAT;
+                    read
+                },)*))
+            }
+        }
+    };
+}
+
+params!();
+params!(A);
+params!(A B);
+
+/// What a host function returns.
+pub(super) trait Returned: Sized + 'static {
+    /// To a component.
+    type Lowered: ComponentNamedList + Lower + Send + Sync + 'static;
+    /// Whether it is written where the caller says, as everything is that is more than a number.
+    const WRITTEN: bool;
+
+    fn lowered(self) -> Self::Lowered;
+
+    /// If it is a number.
+    fn flat(self) -> u32 {
+        0
+    }
+
+    /// Writes it at a place in the guest's memory, if it is written.
+    fn write(self, pen: Pen<'_, Caller<'_, Guest>>, place: u32) -> Result<(), Error>;
+}
+
+/// A text for a guest, wherever it lies.
+pub(super) enum Text {
+    /// A header's, which is UTF-8.
+    Value(HeaderValue),
+    Shared(Arc<str>),
+    Owned(String),
+}
+
+impl Text {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Value(value) => value.as_bytes(),
+            Self::Shared(text) => text.as_bytes(),
+            Self::Owned(text) => text.as_bytes(),
+        }
+    }
+
+    fn into_string(self) -> String {
+        match self {
+            Self::Owned(text) => text,
+            other => String::from_utf8_lossy(other.as_bytes()).into_owned(),
+        }
+    }
+}
+
+impl From<&HeaderValue> for Text {
+    fn from(value: &HeaderValue) -> Self {
+        match String::from_utf8_lossy(value.as_bytes()) {
+            Cow::Borrowed(_) => Self::Value(value.clone()),
+            Cow::Owned(replaced) => Self::Owned(replaced),
+        }
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::Owned(text.to_owned())
+    }
+}
+
+impl Returned for () {
+    type Lowered = ();
+    const WRITTEN: bool = false;
+
+    fn lowered(self) {}
+
+    fn write(self, _: Pen<'_, Caller<'_, Guest>>, _: u32) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Returned for u16 {
+    type Lowered = (Self,);
+    const WRITTEN: bool = false;
+
+    fn lowered(self) -> (Self,) {
+        (self,)
+    }
+
+    fn flat(self) -> u32 {
+        self.into()
+    }
+
+    fn write(self, _: Pen<'_, Caller<'_, Guest>>, _: u32) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Returned for Text {
+    type Lowered = (String,);
+    const WRITTEN: bool = true;
+
+    fn lowered(self) -> (String,) {
+        (self.into_string(),)
+    }
+
+    fn write(self, mut pen: Pen<'_, Caller<'_, Guest>>, place: u32) -> Result<(), Error> {
+        let text = pen.text(self.as_bytes())?;
+        pen.put_numbers(place, text)
+    }
+}
+
+impl Returned for Option<Text> {
+    type Lowered = (Option<String>,);
+    const WRITTEN: bool = true;
+
+    fn lowered(self) -> (Option<String>,) {
+        (self.map(Text::into_string),)
+    }
+
+    #[inline]
+    fn write(self, mut pen: Pen<'_, Caller<'_, Guest>>, place: u32) -> Result<(), Error> {
+        let written = written(&mut pen, self)?;
+        pen.put_numbers(place, written)
+    }
+}
+
+/// An option as it lies in memory: whether it is there, and what it is then.
+fn written(pen: &mut Pen<'_, Caller<'_, Guest>>, option: Option<Text>) -> Result<[u32; 3], Error> {
+    let Some(text) = option else { return Ok([0; 3]) };
+    let [at, length] = pen.text(text.as_bytes())?;
+    Ok([1, at, length])
+}
+
+impl Returned for Vec<Text> {
+    type Lowered = (Vec<String>,);
+    const WRITTEN: bool = true;
+
+    fn lowered(self) -> (Vec<String>,) {
+        (self.into_iter().map(Text::into_string).collect(),)
+    }
+
+    fn write(self, mut pen: Pen<'_, Caller<'_, Guest>>, place: u32) -> Result<(), Error> {
+        const EACH: u32 = 8;
+        let length = u32::try_from(self.len())?;
+        let list = pen.room(length.saturating_mul(EACH), 4)?;
+        for (at, text) in (list..).step_by(EACH as usize).zip(self) {
+            let text = pen.text(text.as_bytes())?;
+            pen.put_numbers(at, text)?;
+        }
+        pen.put_numbers(place, [list, length])
+    }
+}
+
+impl Returned for ServiceId {
+    type Lowered = (Self,);
+    const WRITTEN: bool = true;
+
+    fn lowered(self) -> (Self,) {
+        (self,)
+    }
+
+    fn write(self, mut pen: Pen<'_, Caller<'_, Guest>>, place: u32) -> Result<(), Error> {
+        let [name, length] = pen.text(self.name.as_bytes())?;
+        let [is, version, digits] = written(&mut pen, self.version.map(Text::Owned))?;
+        pen.put_numbers(place, [name, length, is, version, digits])
+    }
+}
