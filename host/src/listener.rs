@@ -30,6 +30,7 @@ use http_body::Body;
 pub use crate::http1::BoxError;
 pub use incoming::{Incoming, OnUpgrade};
 pub use options::{ListenerOptions, TlsFiles};
+pub use refuse::Unserved;
 pub use watch::{Clock, Phase, Watch};
 pub use wire::Upgraded;
 pub use worker::{ListenError, Running, Stop, start};
@@ -48,6 +49,9 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Told when a phase of a connection, rather than of a message, took too long.
     fn overdue(&self, _phase: Phase) {}
+
+    /// Told when a connection or a head is refused.
+    fn unserved(&self, _why: Unserved) {}
 
     /// Called a few times a second on the worker.
     fn tick(&self, _now: u64) {}

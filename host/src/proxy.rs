@@ -41,7 +41,9 @@ use arc_swap::ArcSwap;
 use http::{Request, Response};
 
 use crate::{
-    listener::{self, BoxError, Connection, Handler, Incoming, ListenError, ListenerOptions, Phase, Running},
+    listener::{
+        self, BoxError, Connection, Handler, Incoming, ListenError, ListenerOptions, Phase, Running, Unserved,
+    },
     resolve::{Explanation, Question},
     table::Assignments,
     token,
@@ -154,6 +156,10 @@ impl Handler for Worker {
 
     fn overdue(&self, phase: Phase) {
         self.metrics.overdue(phase);
+    }
+
+    fn unserved(&self, why: Unserved) {
+        self.metrics.unserved(why);
     }
 
     fn tick(&self, now: u64) {

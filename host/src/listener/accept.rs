@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    Handler, connection,
+    Handler, Unserved, connection,
     worker::{Stop, Worker},
 };
 
@@ -33,6 +33,7 @@ fn admit<H: Handler>(worker: &Arc<Worker<H>>, stream: TcpStream) {
     let Ok(peer) = stream.peer_addr() else { return };
     let Some(place) = worker.limits.admit(peer.ip()) else {
         tracing::debug!(%peer, "connection refused: too many are open");
+        worker.handler.unserved(Unserved::Connections);
         return;
     };
     // Only fails on a socket that is dead already.

@@ -114,6 +114,7 @@ impl<H: Handler> Client<'_, H> {
                 Ok(head) => return Poll::Ready(Ok(head)),
                 Err(refused) => {
                     tracing::debug!(peer = %self.connection.peer, %refused, "request refused");
+                    self.worker.handler.unserved(refused.into());
                     return Poll::Ready(Err(refuse::refused(refused)));
                 }
             }

@@ -5,6 +5,59 @@ use http::StatusCode;
 
 use crate::http1::request::Refused;
 
+/// Why something of a client is not served before it is a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// More connections than there may be, in all or of one peer.
+    Connections,
+    /// The head is not understood, or could be understood in two ways.
+    Malformed,
+    /// The head is too long, or has too many headers.
+    HeadTooLarge,
+    /// The target is.
+    TargetTooLong,
+    /// The body is coded as nobody here can read it.
+    Coding,
+}
+
+impl Unserved {
+    /// Every one of them.
+    pub const ALL: [Self; 5] =
+        [Self::Connections, Self::Malformed, Self::HeadTooLarge, Self::TargetTooLong, Self::Coding];
+
+    /// As metrics name it, and the type of the problem that the client is told of.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Malformed => "malformed",
+            Self::HeadTooLarge => "head-too-large",
+            Self::TargetTooLong => "target-too-long",
+            Self::Coding => "not-implemented",
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Connections => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::Coding => StatusCode::NOT_IMPLEMENTED,
+        }
+    }
+}
+
+impl From<Refused> for Unserved {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Malformed(_) => Self::Malformed,
+            Refused::TooLarge => Self::HeadTooLarge,
+            Refused::TargetTooLong => Self::TargetTooLong,
+            Refused::Coding => Self::Coding,
+        }
+    }
+}
+
 /// A problem document: `kind` ends its `type`, `detail` is for people.
 pub(crate) fn problem(status: StatusCode, kind: &str, detail: &str) -> String {
     let document = serde_json::json!({
@@ -32,13 +85,8 @@ pub(super) fn timed_out() -> Vec<u8> {
 
 /// The head of a request cannot be served.
 pub(super) fn refused(refused: Refused) -> Vec<u8> {
-    let (status, kind) = match refused {
-        Refused::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
-        Refused::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large"),
-        Refused::TargetTooLong => (StatusCode::URI_TOO_LONG, "target-too-long"),
-        Refused::Coding => (StatusCode::NOT_IMPLEMENTED, "not-implemented"),
-    };
-    answer(status, kind, &refused.to_string())
+    let why = Unserved::from(refused);
+    answer(why.status(), why.name(), &refused.to_string())
 }
 
 #[cfg(test)]

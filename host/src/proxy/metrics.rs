@@ -8,7 +8,10 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::{listener::Phase, token::Doubt};
+use crate::{
+    listener::{Phase, Unserved},
+    token::Doubt,
+};
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -20,6 +23,7 @@ pub struct Metrics {
     durations: HistogramVec,
     in_flight: IntGaugeVec,
     timeouts: IntCounterVec,
+    unserved: IntCounterVec,
     tokens: IntCounterVec,
     /// Messages sent to a second server.
     pub retries: IntCounter,
@@ -61,6 +65,13 @@ impl Metrics {
                 opts("timeouts_total", "What took too long, by phase of connection or message."),
                 &["phase"],
             )?,
+            unserved: IntCounterVec::new(
+                opts(
+                    "unserved_total",
+                    "Connections and heads refused before there was a request, by reason.",
+                ),
+                &["reason"],
+            )?,
             tokens: IntCounterVec::new(
                 opts(
                     "tokens_total",
@@ -80,6 +91,7 @@ impl Metrics {
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
         registry.register(Box::new(metrics.timeouts.clone()))?;
+        registry.register(Box::new(metrics.unserved.clone()))?;
         registry.register(Box::new(metrics.tokens.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
         registry.register(Box::new(metrics.retries_denied.clone()))?;
@@ -87,6 +99,9 @@ impl Metrics {
         registry.register(Box::new(metrics.plans.clone()))?;
         for phase in Phase::ALL {
             metrics.timeouts.with_label_values(&[phase.name()]);
+        }
+        for why in Unserved::ALL {
+            metrics.unserved.with_label_values(&[why.name()]);
         }
         for outcome in Doubt::ALL.map(Doubt::name).into_iter().chain(["verified"]) {
             metrics.tokens.with_label_values(&[outcome]);
@@ -128,6 +143,11 @@ impl Metrics {
     /// A phase took too long.
     pub fn overdue(&self, phase: Phase) {
         self.timeouts.with_label_values(&[phase.name()]).inc();
+    }
+
+    /// A connection or a head was refused.
+    pub fn unserved(&self, why: Unserved) {
+        self.unserved.with_label_values(&[why.name()]).inc();
     }
 }
 

@@ -85,6 +85,12 @@ async fn what_is_too_much_is_refused() {
         let reply = client.reply().await;
         assert_eq!(reply.status, status, "{name}: {reply:?}");
     }
+    let counted = |why| rig.metric("message_flow_unserved_total", why);
+    assert_eq!((counted("head-too-large"), counted("malformed")), (1.0, 0.0), "the others were requests");
+    let mut client = rig.client().await;
+    client.say("GET /chat/ HTTP/1.1\r\nno header\r\n\r\n").await;
+    assert_eq!(client.reply().await.status, 400);
+    assert_eq!(counted("malformed"), 1.0);
 }
 
 #[tokio::test]

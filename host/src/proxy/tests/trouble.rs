@@ -241,6 +241,7 @@ async fn too_many_connections_are_closed_at_once() {
     let mut first = rig.client().await;
     assert_eq!(first.get("/", "").await.status, 404);
     assert_eq!(rig.client().await.rest().await, "");
+    assert_eq!(rig.metric("message_flow_unserved_total", "connections"), 1.0);
     assert_eq!(first.get("/", "").await.status, 404);
 }
 
