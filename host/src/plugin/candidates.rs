@@ -3,7 +3,7 @@
 //! The choice that nearly every registrar makes is made here, beside the servers: what each of them
 //! does is read where it is counted, and only an id crosses into the guest.
 
-use std::{borrow::Cow, cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, sync::Arc};
 
 use crate::table::hash;
 
@@ -18,7 +18,7 @@ pub trait Candidates: Send + Sync {
 }
 
 /// A key of a server's metadata, and the value that is asked for.
-pub type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+pub type Pair<'a> = (&'a str, &'a str);
 
 /// A server, as a registrar sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,13 +108,13 @@ mod tests {
     }
 
     fn of(region: &str) -> [Pair<'_>; 1] {
-        [("region".into(), region.into())]
+        [("region", region)]
     }
 
     #[test]
     fn of_those_that_are_asked_for_the_one_with_the_least_to_do() {
         let all = Listed(vec![server("eu-1", "eu", 3), server("eu-2", "eu", 2), server("us-1", "us", 1)]);
-        let both = [&of("eu")[..], &[("disk".into(), "fast".into())]].concat();
+        let both = [&of("eu")[..], &[("disk", "fast")]].concat();
         for (having, id) in [(&of("eu")[..], "eu-2"), (&of("us"), "us-1"), (&[], "us-1")] {
             assert_eq!(all.least_loaded("ann", having).as_deref(), Some(id));
         }

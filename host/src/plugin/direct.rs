@@ -131,7 +131,7 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     /// So many bytes further on.
-    fn after(self, bytes: u32) -> Result<Self, Error> {
+    pub(super) fn after(self, bytes: u32) -> Result<Self, Error> {
         let at = self.at.checked_add(bytes).ok_or_else(out_of_bounds)?;
         Ok(Self { at, ..self })
     }
@@ -151,13 +151,17 @@ impl<'a> View<'a> {
     }
 
     /// The text whose place and length are here.
-    fn text(self) -> Result<String, Error> {
-        text(self.memory, self.number()?, self.after(4)?.number()?).map(str::to_owned)
+    pub(super) fn text(self) -> Result<&'a str, Error> {
+        text(self.memory, self.number()?, self.after(4)?.number()?)
+    }
+
+    fn string(self) -> Result<String, Error> {
+        self.text().map(str::to_owned)
     }
 
     fn rejection(self) -> Result<Rejection, Error> {
         let status = self.bytes().map(u16::from_le_bytes)?;
-        Ok(Rejection { status, reason: self.after(4)?.text()? })
+        Ok(Rejection { status, reason: self.after(4)?.string()? })
     }
 }
 
@@ -226,7 +230,7 @@ fn result<T>(view: View<'_>, read: fn(View<'_>) -> Result<T, Error>) -> Result<(
     let inside = view.after(4)?;
     match view.case()? {
         0 => Ok((Ok(read(inside)?),)),
-        1 => Ok((Err(inside.text()?),)),
+        1 => Ok((Err(inside.string()?),)),
         case => Err(no_such_case(case)),
     }
 }
@@ -239,10 +243,10 @@ fn no_such_case(case: u8) -> Error {
 impl Answer for (Result<Decision, String>,) {
     fn read(view: View<'_>) -> Result<Self, Error> {
         result(view, |view| match (view.case()?, view.after(4)?) {
-            (0, inside) => inside.text().map(Decision::Server),
+            (0, inside) => inside.string().map(Decision::Server),
             (1, _) => Ok(Decision::Pass),
             (2, inside) => inside.rejection().map(Decision::Reject),
-            (3, inside) => inside.text().map(Decision::Other),
+            (3, inside) => inside.string().map(Decision::Other),
             (case, _) => Err(no_such_case(case)),
         })
     }
@@ -253,7 +257,7 @@ impl Answer for (Result<Verdict, String>,) {
         result(view, |view| match (view.case()?, view.after(4)?) {
             (0, _) => Ok(Verdict::Forward),
             (1, inside) => inside.rejection().map(Verdict::Respond),
-            (2, inside) => inside.text().map(Verdict::Other),
+            (2, inside) => inside.string().map(Verdict::Other),
             (case, _) => Err(no_such_case(case)),
         })
     }

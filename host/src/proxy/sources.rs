@@ -267,7 +267,7 @@ impl Candidates for ServicePlan {
 
     fn least_loaded(&self, client: &str, having: &[Pair<'_>]) -> Option<Arc<str>> {
         let has = |server: &Server, (key, value): &Pair<'_>| {
-            server.record.metadata.get(&**key).is_some_and(|its| its == value)
+            server.record.metadata.get(*key).is_some_and(|its| its == value)
         };
         let wanted = self.listed(|server| having.iter().all(|pair| has(server, pair)));
         let loads = wanted.map(|(server, endpoint, health)| Load {

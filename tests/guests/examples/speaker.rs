@@ -2,7 +2,7 @@
 //! headers. A registrar that answers as the header `choose` says.
 
 use message_flow_sdk::{
-    Decision, Registrar, RequestFilter, ResponseFilter, Verdict, config, log, request, response,
+    Decision, Registrar, RequestFilter, ResponseFilter, Verdict, candidates, config, log, request, response,
 };
 
 struct Speaker;
@@ -59,6 +59,14 @@ impl Registrar for Speaker {
     fn resolve() -> Result<Decision, String> {
         match request::header("choose").as_deref() {
             Some("server") => Ok(Decision::Server("http://a:1".to_owned())),
+            Some("least") => {
+                let near = candidates::least_loaded(&[("region", "eu"), ("disk", "fast")]);
+                Ok(near.map_or(Decision::Pass, Decision::Server))
+            }
+            Some("too many") => {
+                let _ = candidates::least_loaded(&[("region", "eu"); 9]);
+                Ok(Decision::Pass)
+            }
             Some("reject") => Ok(Decision::reject(451, "not here")),
             Some("other") => Ok(Decision::Other("thing".to_owned())),
             Some("error") => Err("no idea".to_owned()),

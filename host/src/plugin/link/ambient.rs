@@ -1,6 +1,6 @@
 //! The message at hand: `request`, `response`, `event` and `candidates`.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -11,7 +11,7 @@ use wasmtime::{
 
 use super::{
     interface,
-    lane::{Lane, Linked, Str, Text},
+    lane::{Lane, Linked, PAIRS, Pairs, Str, Text},
 };
 use crate::plugin::{
     guest::{Guest, Head},
@@ -25,13 +25,14 @@ type Store<'a> = StoreContextMut<'a, Guest>;
 pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
     link_simple(linker)?;
     event(&mut interface(linker, "event")?)?;
-    candidates(&mut interface(linker, "candidates")?)
+    interface(linker, "candidates")?.func_wrap("servers", |store: Store<'_>, ()| Ok((servers(store.data()),)))
 }
 
 /// What exchanges texts at most.
 pub(super) fn link_simple(lane: &mut impl Lane) -> Linked {
     request(lane)?;
-    response(lane)
+    response(lane)?;
+    least_loaded(lane)
 }
 
 fn request(lane: &mut impl Lane) -> Linked {
@@ -183,39 +184,16 @@ fn service(guest: &Guest) -> ServiceId {
     }
 }
 
-/// The most pairs that `least-loaded` takes.
-const PAIRS: usize = 8;
-
-fn candidates(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
-    linker.func_wrap(
-        "least-loaded",
-        |mut store: Store<'_>, (having,): (WasmList<(WasmStr, WasmStr)>,)| {
-            if having.len() > PAIRS {
-                store.data_mut().fail(|| format!("least-loaded: it takes at most {PAIRS} pairs"));
-                return Ok((None,));
-            }
-            least_loaded(store, &having)
-        },
-    )?;
-    linker.func_wrap("servers", |store: Store<'_>, ()| Ok((servers(store.data()),)))
-}
-
-fn least_loaded(
-    mut store: Store<'_>,
-    having: &WasmList<(WasmStr, WasmStr)>,
-) -> Result<(Option<Arc<str>>,), wasmtime::Error> {
-    let mut lifted = [const { None }; PAIRS];
-    for (place, pair) in lifted.iter_mut().zip(having.iter(&mut store)?) {
-        *place = Some(pair?);
-    }
-    let mut pairs = [const { (Cow::Borrowed(""), Cow::Borrowed("")) }; PAIRS];
-    for (place, (key, value)) in pairs.iter_mut().zip(lifted.iter().flatten()) {
-        *place = (key.to_str(&store)?, value.to_str(&store)?);
-    }
-    let message = &store.data().message;
-    let candidates = message.candidates.as_deref();
-    let chosen = candidates.and_then(|all| all.least_loaded(message.client.as_str(), &pairs[..having.len()]));
-    Ok((chosen,))
+fn least_loaded(lane: &mut impl Lane) -> Linked {
+    lane.define::<(Pairs,), Option<Text>>("candidates", "least-loaded", |guest, (having,)| {
+        let Some(having) = having else {
+            guest.fail(|| format!("least-loaded: it takes at most {PAIRS} pairs"));
+            return None;
+        };
+        let message = &guest.message;
+        let chosen = message.candidates.as_deref()?.least_loaded(message.client.as_str(), &having);
+        chosen.map(Text::Shared)
+    })
 }
 
 fn servers(guest: &Guest) -> Vec<Server> {

@@ -11,7 +11,8 @@ use wasmtime::{
 
 use super::interface;
 use crate::plugin::{
-    direct::{self, Pen},
+    candidates::Pair,
+    direct::{self, Pen, View},
     guest::Guest,
     types::{Level, ServiceId},
 };
@@ -135,6 +136,35 @@ impl Param for Str {
     #[inline]
     fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<&'a str, Error> {
         direct::text(memory, flat[0], flat[1])
+    }
+}
+
+/// A `list<tuple<string, string>>`; none if it is longer than [`PAIRS`].
+pub(super) struct Pairs;
+
+/// The most pairs that are taken.
+pub(super) const PAIRS: usize = 8;
+
+impl Param for Pairs {
+    type Given<'a> = Option<Vec<Pair<'a>>>;
+    type Lifted = Vec<(String, String)>;
+    const FLAT: usize = 2;
+
+    fn given(lifted: &Self::Lifted) -> Self::Given<'_> {
+        let pairs = lifted.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        (lifted.len() <= PAIRS).then(|| pairs.collect())
+    }
+
+    fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<Self::Given<'a>, Error> {
+        if flat[1] as usize > PAIRS {
+            return Ok(None);
+        }
+        let first = View { memory, at: flat[0] };
+        let pair = |number| {
+            let key = first.after(16 * number)?;
+            Ok((key.text()?, key.after(8)?.text()?))
+        };
+        (0..flat[1]).map(pair).collect::<Result<_, Error>>().map(Some)
     }
 }
 
