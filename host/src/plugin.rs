@@ -7,6 +7,7 @@
 //! From file to decision: `directory` looks, `reconcile` decides what to load, `component`
 //! makes a component of the bytes and checks what it asks for, `cache` compiles it or finds it
 //! compiled (`script`, where it is one), `instance` and `pool` run it, `link` is what it can call.
+//! A core module that asks for little is called without the component around it (`direct`).
 
 mod bare;
 mod builtin;

@@ -9,7 +9,6 @@ use wasmtime::{
     component::{ComponentNamedList, Lift, Linker, Lower},
 };
 
-use super::interface;
 use crate::plugin::{
     candidates::Pair,
     direct::{self, Pen, View},
@@ -25,8 +24,8 @@ pub(super) trait Lane {
     fn define<P: Params, R: Returned>(
         &mut self,
         interface: &str,
-        name: &str,
-        function: impl Fn(&mut Guest, P::Given<'_>) -> R + Copy + Send + Sync + 'static,
+        function: &str,
+        f: impl Fn(&mut Guest, P::Given<'_>) -> R + Copy + Send + Sync + 'static,
     ) -> Linked;
 }
 
@@ -34,11 +33,11 @@ pub(super) trait Lane {
 impl Lane for Linker<Guest> {
     fn define<P: Params, R: Returned>(
         &mut self,
-        name: &str,
+        interface: &str,
         function: &str,
         f: impl Fn(&mut Guest, P::Given<'_>) -> R + Copy + Send + Sync + 'static,
     ) -> Linked {
-        interface(self, name)?.func_wrap(
+        super::interface(self, interface)?.func_wrap(
             function,
             move |mut store: StoreContextMut<'_, Guest>, lifted: P::Lifted| {
                 Ok(f(store.data_mut(), P::given(&lifted)).lowered())
@@ -52,14 +51,14 @@ impl Lane for direct::Host {
     fn define<P: Params, R: Returned>(
         &mut self,
         interface: &str,
-        name: &str,
+        function: &str,
         f: impl Fn(&mut Guest, P::Given<'_>) -> R + Copy + Send + Sync + 'static,
     ) -> Linked {
         let module = super::full_name(interface);
         let linker = &mut self.linker;
         macro_rules! define {
             ($($flat:ident)*) => {
-                linker.func_wrap(&module, name, move |mut caller: Caller<'_, Guest>, $($flat: u32),*| {
+                linker.func_wrap(&module, function, move |mut caller: Caller<'_, Guest>, $($flat: u32),*| {
                     let (memory, result) = called::<P, R>(&mut caller, f, &[$($flat),*])?;
                     let place = [$($flat),*].get(P::FLAT).copied().unwrap_or_default();
                     result.write(Pen { store: &mut caller, memory }, place)
@@ -67,7 +66,7 @@ impl Lane for direct::Host {
             };
         }
         match (P::FLAT, R::WRITTEN) {
-            (0, false) => linker.func_wrap(&module, name, move |mut caller: Caller<'_, Guest>| {
+            (0, false) => linker.func_wrap(&module, function, move |mut caller: Caller<'_, Guest>| {
                 called::<P, R>(&mut caller, f, &[]).map(|(_, result)| result.flat())
             })?,
             (flat, written) => match flat + usize::from(written) {
@@ -75,10 +74,10 @@ impl Lane for direct::Host {
                 2 => define!(a b)?,
                 3 => define!(a b c)?,
                 4 => define!(a b c d)?,
-                more => unreachable!("{interface}.{name} has {more} flat parameters"),
+                more => unreachable!("{interface}.{function} has {more} flat parameters"),
             },
         };
-        self.functions.insert((module, name.to_owned()));
+        self.functions.insert((module, function.to_owned()));
         Ok(())
     }
 }
