@@ -36,7 +36,7 @@ pub struct Message {
     /// Asked for when the plugin is a registrar.
     pub candidates: Option<Arc<dyn Candidates>>,
     /// Present in response filters.
-    pub response: Option<ResponseHead>,
+    pub response: Option<Box<ResponseHead>>,
     /// Present in event filters.
     pub event: Option<Box<Event>>,
     /// The body of the response if there is one, else of the request. Empty unless the plugin

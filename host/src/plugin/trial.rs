@@ -164,7 +164,7 @@ impl Trial {
             response: message
                 .response
                 .as_ref()
-                .map(|head| ResponseHead { status: head.status, headers: head.headers.clone() }),
+                .map(|head| Box::new(ResponseHead { status: head.status, headers: head.headers.clone() })),
             event: message.event.clone(),
             body: None,
         })

@@ -106,7 +106,7 @@ pub(super) async fn responses(
     let mut message = head.show(passing);
     let (mut parts, mut body) = response.into_parts();
     let headers = std::mem::take(&mut parts.headers);
-    message.response = Some(message::ResponseHead { status: parts.status, headers });
+    message.response = Some(Box::new(message::ResponseHead { status: parts.status, headers }));
     for plugin in &passing.known.plan.response_filters {
         let generation = loaded(plugin)?;
         if generation.led_to(&message.headers) {

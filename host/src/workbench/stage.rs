@@ -17,11 +17,11 @@ pub(super) fn message(scenario: &Scenario) -> Result<Message, String> {
     let request = &scenario.request;
     let invalid = |what: &str, value: &str| format!("`{value}` is not a {what}");
     let response = match scenario.call {
-        Call::OnResponse => Some(ResponseHead {
+        Call::OnResponse => Some(Box::new(ResponseHead {
             status: StatusCode::from_u16(scenario.response.status)
                 .map_err(|_| invalid("status", &scenario.response.status.to_string()))?,
             headers: headers(&scenario.response.headers)?,
-        }),
+        })),
         Call::Resolve | Call::OnRequest | Call::OnEvent => None,
     };
     let body = match scenario.call {

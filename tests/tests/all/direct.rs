@@ -111,7 +111,7 @@ async fn a_response_filter_does_what_its_component_does() {
         let mut outcomes = vec![];
         for build in &both {
             let mut message = message(&[]);
-            let mut head = ResponseHead::default();
+            let mut head = Box::new(ResponseHead::default());
             head.headers.insert("fault", told.parse().unwrap());
             for value in ["one", "two"] {
                 head.headers.append("many", value.parse().unwrap());

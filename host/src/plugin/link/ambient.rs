@@ -77,15 +77,13 @@ fn response(lane: &mut impl Lane) -> Linked {
 
 fn headers(lane: &mut impl Lane, interface: &str, head: Head) -> Linked {
     lane.define::<(Str,), Option<Text>>(interface, "header", move |guest, (name,)| {
-        if guest.names.get(name).is_none() && guest.names.have_room() {
+        if let Some(known) = guest.names.get(name) {
+            return guest.headers(head)?.get(known).map(Text::from);
+        }
+        if guest.names.have_room() {
             let _ = name_of(guest, name);
         }
-        let headers = guest.headers(head)?;
-        let value = match guest.names.get(name) {
-            Some(name) => headers.get(name),
-            None => headers.get(name),
-        };
-        value.map(Text::from)
+        guest.headers(head)?.get(name).map(Text::from)
     })?;
     lane.define::<(Str,), Vec<Text>>(interface, "headers", move |guest, (name,)| {
         let headers = guest.headers(head);
