@@ -14,7 +14,7 @@
 //!    the registrar, then the server list. A client that is known is routed without waiting for
 //!    anything; the first message of one asks the registrar and the routing table.
 //! 4. **Filter**: request filters in order (`proxy::filter`), each a call into a component
-//!    ([`plugin`]).
+//!    ([`plugin`]), or into a core module without one around it (`plugin::direct`).
 //! 5. **Forward**: over a pooled connection ([`upstream`]), to another server if that is safe.
 //! 6. **Answer**: response filters in reverse order, then the response streams back. Whatever goes
 //!    wrong becomes a problem document in one place (`proxy::respond`).

@@ -114,8 +114,9 @@ impl<H: Handler> Client<'_, H> {
                 Ok(head) => return Poll::Ready(Ok(head)),
                 Err(refused) => {
                     tracing::debug!(peer = %self.connection.peer, %refused, "request refused");
-                    self.worker.handler.unserved(refused.into());
-                    return Poll::Ready(Err(refuse::refused(refused)));
+                    let (why, answer) = refuse::refused(refused);
+                    self.worker.handler.unserved(why);
+                    return Poll::Ready(Err(answer));
                 }
             }
             if !wire.read.is_empty() && matches!(watch.phase(), Phase::FirstByte | Phase::KeepAlive) {

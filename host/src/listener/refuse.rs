@@ -35,27 +35,6 @@ impl Unserved {
             Self::Coding => "not-implemented",
         }
     }
-
-    fn status(self) -> StatusCode {
-        match self {
-            Self::Connections => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
-            Self::Coding => StatusCode::NOT_IMPLEMENTED,
-        }
-    }
-}
-
-impl From<Refused> for Unserved {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Malformed(_) => Self::Malformed,
-            Refused::TooLarge => Self::HeadTooLarge,
-            Refused::TargetTooLong => Self::TargetTooLong,
-            Refused::Coding => Self::Coding,
-        }
-    }
 }
 
 /// A problem document: `kind` ends its `type`, `detail` is for people.
@@ -84,9 +63,14 @@ pub(super) fn timed_out() -> Vec<u8> {
 }
 
 /// The head of a request cannot be served.
-pub(super) fn refused(refused: Refused) -> Vec<u8> {
-    let why = Unserved::from(refused);
-    answer(why.status(), why.name(), &refused.to_string())
+pub(super) fn refused(refused: Refused) -> (Unserved, Vec<u8>) {
+    let (status, why) = match refused {
+        Refused::Malformed(_) => (StatusCode::BAD_REQUEST, Unserved::Malformed),
+        Refused::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Unserved::HeadTooLarge),
+        Refused::TargetTooLong => (StatusCode::URI_TOO_LONG, Unserved::TargetTooLong),
+        Refused::Coding => (StatusCode::NOT_IMPLEMENTED, Unserved::Coding),
+    };
+    (why, answer(status, why.name(), &refused.to_string()))
 }
 
 #[cfg(test)]
@@ -99,10 +83,10 @@ mod tests {
         let two = Refused::Malformed(Malformed("two lengths"));
         for (answer, status, says) in [
             (timed_out(), "408", "in time"),
-            (refused(two), "400", "malformed request: two lengths"),
-            (refused(Refused::TooLarge), "431", "too large"),
-            (refused(Refused::TargetTooLong), "414", "too long"),
-            (refused(Refused::Coding), "501", "chunked"),
+            (refused(two).1, "400", "malformed request: two lengths"),
+            (refused(Refused::TooLarge).1, "431", "too large"),
+            (refused(Refused::TargetTooLong).1, "414", "too long"),
+            (refused(Refused::Coding).1, "501", "chunked"),
         ] {
             let text = String::from_utf8(answer).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();

@@ -19,32 +19,32 @@ use wasmtime::{Engine, Module, component::Component};
 
 use super::component::Refusal;
 
-/// What is compiled.
-pub(super) trait Code: Sized {
+/// What a file is compiled to.
+pub(super) trait Compiled: Sized {
     /// Of its files.
     const EXTENSION: &str;
 
     fn compile(engine: &Engine, bytes: &[u8]) -> Result<Self, wasmtime::Error>;
 
     /// As [`Self::load`] finds it.
-    fn compiled(&self) -> Result<Vec<u8>, wasmtime::Error>;
+    fn serialized(&self) -> Result<Vec<u8>, wasmtime::Error>;
 
     /// # Safety
     ///
-    /// The file is what [`Self::compiled`] gave, and nobody changes it.
+    /// The file is what [`Self::serialized`] gave, and nobody changes it.
     unsafe fn load(engine: &Engine, path: &Path) -> Result<Self, wasmtime::Error>;
 }
 
-macro_rules! code {
+macro_rules! compiled {
     ($type:ty, $extension:literal) => {
-        impl Code for $type {
+        impl Compiled for $type {
             const EXTENSION: &str = $extension;
 
             fn compile(engine: &Engine, bytes: &[u8]) -> Result<Self, wasmtime::Error> {
                 Self::from_binary(engine, bytes)
             }
 
-            fn compiled(&self) -> Result<Vec<u8>, wasmtime::Error> {
+            fn serialized(&self) -> Result<Vec<u8>, wasmtime::Error> {
                 self.serialize()
             }
 
@@ -56,8 +56,8 @@ macro_rules! code {
     };
 }
 
-code!(Component, ".cwasm");
-code!(Module, ".module.cwasm");
+compiled!(Component, ".cwasm");
+compiled!(Module, ".module.cwasm");
 
 /// How many compiled files are kept; the ones used longest ago go first.
 const KEPT: usize = 128;
@@ -78,7 +78,7 @@ impl Cache {
 
     /// The code of a plugin file with this hash: loaded if it is here, else compiled from what
     /// `bytes` gives and stored. Blocks, for seconds on large components.
-    pub(super) fn load<'a, C: Code>(
+    pub(super) fn load<'a, C: Compiled>(
         &self,
         engine: &Engine,
         sha256: &str,
@@ -96,7 +96,7 @@ impl Cache {
         Ok(code)
     }
 
-    fn read<C: Code>(&self, engine: &Engine, path: &Path) -> Option<C> {
+    fn read<C: Compiled>(&self, engine: &Engine, path: &Path) -> Option<C> {
         let file = fs::symlink_metadata(path).ok()?;
         let directory = fs::symlink_metadata(&self.directory).ok()?;
         if !(directory.is_dir() && is_ours(&directory) && file.is_file() && is_ours(&file)) {
@@ -104,7 +104,7 @@ impl Cache {
             return None;
         }
         // SAFETY: only this user could write the file (checked above), and this module writes it
-        // whole, by rename, from `Code::compiled` of an engine with the hash in its name, and
+        // whole, by rename, from `Compiled::serialized` of an engine with the hash in its name, and
         // under the extension of this kind of code.
         let loaded = unsafe { C::load(engine, path) };
         let code = loaded.map_err(|error| {
@@ -115,8 +115,8 @@ impl Cache {
         Some(code)
     }
 
-    fn write(&self, path: &Path, code: &impl Code) -> io::Result<()> {
-        let compiled = code.compiled().map_err(io::Error::other)?;
+    fn write(&self, path: &Path, code: &impl Compiled) -> io::Result<()> {
+        let compiled = code.serialized().map_err(io::Error::other)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         if !is_ours(&fs::symlink_metadata(&self.directory)?) {
             return Err(io::Error::other("the directory is not this user's alone"));

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use wasmparser::Encoding;
-use wasmtime::{AsContextMut, Error, Instance, InstancePre, Linker, Memory, Store, TypedFunc};
+use wasmtime::{Caller, Error, Instance, InstancePre, Linker, Memory, Store, TypedFunc};
 
 use super::{
     Kind,
@@ -178,12 +178,12 @@ fn out_of_bounds() -> Error {
 }
 
 /// Writes texts into a guest's memory.
-pub(super) struct Pen<'a, C> {
-    pub(super) store: &'a mut C,
+pub(super) struct Pen<'a, 'c> {
+    pub(super) caller: &'a mut Caller<'c, Guest>,
     pub(super) memory: Memory,
 }
 
-impl<C: AsContextMut<Data = Guest>> Pen<'_, C> {
+impl Pen<'_, '_> {
     /// Puts a text where the guest says; its place and length.
     pub(super) fn text(&mut self, text: &[u8]) -> Result<[u32; 2], Error> {
         let length = u32::try_from(text.len())?;
@@ -194,13 +194,12 @@ impl<C: AsContextMut<Data = Guest>> Pen<'_, C> {
 
     /// So many bytes of the guest's memory, at a multiple of `alignment`.
     pub(super) fn room(&mut self, bytes: u32, alignment: u32) -> Result<u32, Error> {
-        let mut store = self.store.as_context_mut();
-        let access = store.data_mut().access.as_mut();
+        let access = self.caller.data_mut().access.as_mut();
         let realloc = access.and_then(|access| access.realloc.take());
         let realloc =
             realloc.ok_or_else(|| Error::msg("it has no `cabi_realloc`, or asks for texts in it"))?;
-        let at = realloc.call(&mut store, (0, 0, alignment, bytes))?;
-        if let Some(access) = &mut store.data_mut().access {
+        let at = realloc.call(&mut *self.caller, (0, 0, alignment, bytes))?;
+        if let Some(access) = &mut self.caller.data_mut().access {
             access.realloc = Some(realloc);
         }
         Ok(at)
@@ -208,15 +207,23 @@ impl<C: AsContextMut<Data = Guest>> Pen<'_, C> {
 
     /// Writes at a place.
     pub(super) fn put(&mut self, at: u32, bytes: &[u8]) -> Result<(), Error> {
-        let memory = self.memory.data_mut(self.store.as_context_mut());
-        let place = memory.get_mut(at as usize..).and_then(|memory| memory.get_mut(..bytes.len()));
-        place.ok_or_else(out_of_bounds)?.copy_from_slice(bytes);
+        self.place(at, bytes.len())?.copy_from_slice(bytes);
         Ok(())
     }
 
     /// Writes numbers, one after the other.
-    pub(super) fn put_numbers<const N: usize>(&mut self, at: u32, numbers: [u32; N]) -> Result<(), Error> {
-        self.put(at, numbers.map(u32::to_le_bytes).as_flattened())
+    pub(super) fn put_numbers(&mut self, at: u32, numbers: &[u32]) -> Result<(), Error> {
+        let place = self.place(at, size_of_val(numbers))?;
+        for (place, number) in place.chunks_exact_mut(size_of::<u32>()).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, at: u32, bytes: usize) -> Result<&mut [u8], Error> {
+        let memory = self.memory.data_mut(&mut *self.caller);
+        let place = memory.get_mut(at as usize..).and_then(|memory| memory.get_mut(..bytes));
+        place.ok_or_else(out_of_bounds)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The WebAssembly engine: how guests are compiled, allocated and interrupted.
 //!
-//! One engine serves both lanes.
+//! One engine serves all lanes.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! The host's side of every import, one file for each group of interfaces.
 //!
-//! There are two linkers. A component whose imports all answer at once runs on the sync lane:
+//! There are three linkers. A component whose imports all answer at once runs on the sync lane:
 //! plain calls. One that imports something that waits runs on the async lane, where every call
-//! has a fiber. A linker with any waiting import refuses plain calls, hence two. On the sync lane there
-//! is a third, of what core modules may import that are called directly; what is in all of them is
-//! defined once ([`lane`]).
+//! has a fiber; a linker with any waiting import refuses plain calls. A core module that imports
+//! little enough is called directly, also by plain calls. What all three have is defined once
+//! ([`lane`]).
 
 mod ambient;
 mod body;

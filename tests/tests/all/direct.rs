@@ -1,55 +1,26 @@
 //! Core modules that are called directly: they do what their components do, and what they leave in
 //! their memory is not believed.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::HeaderMap;
 use message_flow::plugin::{
-    CallError, Generation, Message, Options, Plugins, Settings, Verdict,
+    CallError, Generation, Message, Settings, Verdict,
     candidates::{Candidate, Listed},
     message::ResponseHead,
 };
 use message_flow_tests::guests;
 
-struct Host {
-    plugins: Plugins,
-    _directory: tempfile::TempDir,
-}
+use super::plugin_host::{Host, start_with, with};
 
-impl Host {
-    fn start(files: &[(&str, &[u8])]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let dropped = directory.path().join("plugins");
-        std::fs::create_dir(&dropped).unwrap();
-        for (name, bytes) in files {
-            std::fs::write(dropped.join(format!("{name}.wasm")), bytes).unwrap();
-        }
-        let settings = Settings { memory: 8 << 20, ..Settings::default() };
-        let options = Options {
-            directory: dropped,
-            data: directory.path().join("data"),
-            interval: Duration::from_secs(1),
-            settings: files.iter().map(|(name, _)| ((*name).to_owned(), settings.clone())).collect(),
-            runtime: tokio::runtime::Handle::current(),
-        };
-        let plugins = Plugins::start(options, &prometheus::Registry::new()).unwrap();
-        Self { plugins, _directory: directory }
-    }
-
-    fn get(&self, name: &str) -> Arc<Generation> {
-        let set = self.plugins.current();
-        let found = set.by_name.get(name);
-        Arc::clone(found.unwrap_or_else(|| panic!("{name}: {:#?}", self.plugins.status())))
-    }
+fn load(files: &[(&str, &[u8])]) -> Host {
+    let settings = Settings { memory: 8 << 20, ..Settings::default() };
+    let settings: Vec<_> = files.iter().map(|(name, _)| (*name, settings.clone())).collect();
+    start_with(&settings, files)
 }
 
 fn message(headers: &[(&'static str, &str)]) -> Message {
-    let mut message = Message { client: "c1".into(), ..Message::default() };
-    message.uri = "/a/b?c=d".parse().unwrap();
-    for (name, value) in headers {
-        message.headers.append(*name, value.parse().unwrap());
-    }
-    message
+    Message { uri: "/a/b?c=d".parse().unwrap(), ..with(headers) }
 }
 
 fn component(module: &[u8]) -> Vec<u8> {
@@ -60,7 +31,7 @@ fn component(module: &[u8]) -> Vec<u8> {
 /// Both ways in which a guest can be called.
 fn both(guest: &str) -> (Host, [Arc<Generation>; 2]) {
     let module = guests::bytes(guest);
-    let host = Host::start(&[("module", &module), ("component", &component(&module))]);
+    let host = load(&[("module", &module), ("component", &component(&module))]);
     let both = [host.get("module"), host.get("component")];
     assert_eq!(both.each_ref().map(|build| build.lane()), ["direct", "sync"], "{guest}");
     (host, both)
@@ -176,7 +147,7 @@ const ON_REQUEST: &str = "(export \"message-flow:plugin/request-filter@0.1.0#on-
 const REQUEST: &str = "\"message-flow:plugin/request@0.1.0\"";
 
 async fn ask(module: &[u8]) -> Result<Verdict, String> {
-    let host = Host::start(&[("f", module)]);
+    let host = load(&[("f", module)]);
     let filter = host.get("f");
     assert_eq!(filter.lane(), "direct");
     let answer = filter.on_request(&mut message(&[("a", "value")])).await.map_err(|error| error.to_string());
@@ -252,6 +223,7 @@ async fn what_it_asks_for_is_written_within_its_memory() {
         // It would go on for ever.
         (asks(&header, &format!("{read} i32.const 300"), read), "asks for texts in it"),
         (asks(&header, "unreachable", read), "it trapped"),
+        (asks(&header.replace("\"header\"", "\"headers\""), "i32.const -1", read), outside),
     ];
     for (module, cause) in cases {
         let text = ask(&module).await.unwrap_err();
@@ -286,7 +258,7 @@ async fn it_is_initialized_and_its_answers_are_freed() {
 async fn what_needs_more_is_called_as_a_component() {
     let started = filter("", &format!("(start $s) (func $s) (func {ON_REQUEST} (result i32) i32.const 0)"));
     let counter = guests::bytes("counter");
-    let host = Host::start(&[("started", &started), ("counter", &counter)]);
+    let host = load(&[("started", &started), ("counter", &counter)]);
     for name in ["started", "counter"] {
         assert_eq!(host.get(name).lane(), "sync", "{name}");
         assert_eq!(host.get(name).on_request(&mut message(&[])).await.unwrap(), Verdict::Forward, "{name}");

@@ -8,17 +8,23 @@ use message_flow::plugin::{
 };
 use message_flow_tests::guests;
 
-struct Host {
+pub(super) struct Host {
     plugins: Plugins,
     directory: tempfile::TempDir,
 }
 
-fn start(settings: &[(&str, Settings)], files: &[(&str, &str)]) -> Host {
+fn start(settings: &[(&str, Settings)], guests: &[(&str, &str)]) -> Host {
+    let files: Vec<_> = guests.iter().map(|(name, guest)| (*name, guests::bytes(guest))).collect();
+    let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    start_with(settings, &files)
+}
+
+pub(super) fn start_with(settings: &[(&str, Settings)], files: &[(&str, &[u8])]) -> Host {
     let directory = tempfile::tempdir().unwrap();
     let dropped = directory.path().join("plugins");
     std::fs::create_dir(&dropped).unwrap();
-    for (name, guest) in files {
-        std::fs::copy(guests::wasm(guest), dropped.join(format!("{name}.wasm"))).unwrap();
+    for (name, bytes) in files {
+        std::fs::write(dropped.join(format!("{name}.wasm")), bytes).unwrap();
     }
     let options = Options {
         directory: dropped,
@@ -32,7 +38,7 @@ fn start(settings: &[(&str, Settings)], files: &[(&str, &str)]) -> Host {
 }
 
 impl Host {
-    fn get(&self, name: &str) -> Arc<Generation> {
+    pub(super) fn get(&self, name: &str) -> Arc<Generation> {
         let set = self.plugins.current();
         let found = set.by_name.get(name);
         Arc::clone(found.unwrap_or_else(|| panic!("{name}: {:#?}", self.plugins.status())))
@@ -51,10 +57,10 @@ impl Host {
     }
 }
 
-fn with(headers: &[(&'static str, &str)]) -> Message {
+pub(super) fn with(headers: &[(&'static str, &str)]) -> Message {
     let mut message = Message { client: "c1".into(), ..Message::default() };
     for (name, value) in headers {
-        message.headers.insert(*name, value.parse().unwrap());
+        message.headers.append(*name, value.parse().unwrap());
     }
     message
 }

@@ -80,8 +80,11 @@ fn headers(lane: &mut impl Lane, interface: &str, head: Head) -> Linked {
         if let Some(known) = guest.names.get(name) {
             return guest.headers(head)?.get(known).map(Text::from);
         }
-        if guest.names.have_room() {
-            let _ = name_of(guest, name);
+        if guest.names.have_room()
+            && let Ok(parsed) = HeaderName::from_bytes(name.as_bytes())
+            && !belongs_to_connection(&parsed)
+        {
+            guest.names.keep(name, &parsed);
         }
         guest.headers(head)?.get(name).map(Text::from)
     })?;

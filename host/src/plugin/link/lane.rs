@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use http::HeaderValue;
 use wasmtime::{
-    Caller, Error, StoreContextMut,
+    Caller, Error, StoreContextMut, WasmRet,
     component::{ComponentNamedList, Lift, Linker, Lower},
 };
 
@@ -21,7 +21,7 @@ pub(super) type Linked = Result<(), Error>;
 /// Where host functions are defined.
 pub(super) trait Lane {
     /// Defines a function of one of our interfaces.
-    fn define<P: Params, R: Returned>(
+    fn define<P: Param<Lifted: ComponentNamedList>, R: Returned>(
         &mut self,
         interface: &str,
         function: &str,
@@ -31,7 +31,7 @@ pub(super) trait Lane {
 
 /// For components.
 impl Lane for Linker<Guest> {
-    fn define<P: Params, R: Returned>(
+    fn define<P: Param<Lifted: ComponentNamedList>, R: Returned>(
         &mut self,
         interface: &str,
         function: &str,
@@ -48,7 +48,7 @@ impl Lane for Linker<Guest> {
 
 /// For core modules.
 impl Lane for direct::Host {
-    fn define<P: Params, R: Returned>(
+    fn define<P: Param<Lifted: ComponentNamedList>, R: Returned>(
         &mut self,
         interface: &str,
         function: &str,
@@ -59,64 +59,49 @@ impl Lane for direct::Host {
         macro_rules! define {
             ($($flat:ident)*) => {
                 linker.func_wrap(&module, function, move |mut caller: Caller<'_, Guest>, $($flat: u32),*| {
-                    let (memory, result) = called::<P, R>(&mut caller, f, &[$($flat),*])?;
-                    let place = [$($flat),*].get(P::FLAT).copied().unwrap_or_default();
-                    result.write(Pen { store: &mut caller, memory }, place)
+                    called::<P, R>(&mut caller, f, &[$($flat),*])
                 })
             };
         }
-        match (P::FLAT, R::WRITTEN) {
-            (0, false) => linker.func_wrap(&module, function, move |mut caller: Caller<'_, Guest>| {
-                called::<P, R>(&mut caller, f, &[]).map(|(_, result)| result.flat())
-            })?,
-            (flat, written) => match flat + usize::from(written) {
-                1 => define!(a)?,
-                2 => define!(a b)?,
-                3 => define!(a b c)?,
-                4 => define!(a b c d)?,
-                more => unreachable!("{interface}.{function} has {more} flat parameters"),
-            },
+        match P::FLAT + usize::from(R::WRITTEN) {
+            0 => define!()?,
+            1 => define!(a)?,
+            2 => define!(a b)?,
+            3 => define!(a b c)?,
+            4 => define!(a b c d)?,
+            more => unreachable!("{interface}.{function} has {more} flat parameters"),
         };
         self.functions.insert((module, function.to_owned()));
         Ok(())
     }
 }
 
-/// Calls a host function with what a guest gave.
+/// Calls a host function with what a guest gave, and gives it what came of it.
 #[inline]
-fn called<P: Params, R>(
+fn called<P: Param, R: Returned>(
     caller: &mut Caller<'_, Guest>,
     f: impl Fn(&mut Guest, P::Given<'_>) -> R,
     flat: &[u32],
-) -> Result<(wasmtime::Memory, R), Error> {
+) -> Result<R::Flat, Error> {
     let memory = caller.data().access()?.memory;
-    let (bytes, guest) = memory.data_and_store_mut(caller);
-    Ok((memory, f(guest, P::read(flat, bytes)?)))
+    let (bytes, guest) = memory.data_and_store_mut(&mut *caller);
+    let result = f(guest, P::read(flat, bytes)?);
+    let place = flat.get(P::FLAT).copied().unwrap_or_default();
+    result.give(Pen { caller, memory }, place)
 }
 
-/// What a host function takes.
-pub(super) trait Params: 'static {
+/// What a host function takes: one parameter, or all of them as a tuple.
+pub(super) trait Param: 'static {
     /// As the host function sees it.
     type Given<'a>;
     /// As a component gives it.
-    type Lifted: ComponentNamedList + Lift + Send + Sync + 'static;
+    type Lifted: Lift + Send + Sync + 'static;
     /// As so many numbers a core module gives it.
     const FLAT: usize;
 
     fn given(lifted: &Self::Lifted) -> Self::Given<'_>;
 
     /// Out of these numbers, and the memory into which some of them point.
-    fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<Self::Given<'a>, Error>;
-}
-
-/// One parameter.
-pub(super) trait Param: 'static {
-    type Given<'a>;
-    type Lifted: Lift + Send + Sync + 'static;
-    const FLAT: usize;
-
-    fn given(lifted: &Self::Lifted) -> Self::Given<'_>;
-
     fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<Self::Given<'a>, Error>;
 }
 
@@ -167,40 +152,43 @@ impl Param for Pairs {
     }
 }
 
-impl Param for u16 {
-    type Given<'a> = Self;
-    type Lifted = Self;
+/// What one number says.
+pub(super) trait Number: Lift + Copy + Send + Sync + 'static {
+    fn of(flat: u32) -> Result<Self, Error>;
+}
+
+impl<N: Number> Param for N {
+    type Given<'a> = N;
+    type Lifted = N;
     const FLAT: usize = 1;
 
-    fn given(lifted: &Self) -> Self {
+    fn given(lifted: &N) -> N {
         *lifted
     }
 
-    fn read(flat: &[u32], _: &[u8]) -> Result<Self, Error> {
-        // Only its lower bits count.
-        Ok(flat[0] as Self)
+    fn read(flat: &[u32], _: &[u8]) -> Result<N, Error> {
+        N::of(flat[0])
     }
 }
 
-impl Param for Level {
-    type Given<'a> = Self;
-    type Lifted = Self;
-    const FLAT: usize = 1;
-
-    fn given(lifted: &Self) -> Self {
-        *lifted
+impl Number for u16 {
+    fn of(flat: u32) -> Result<Self, Error> {
+        // Only its lower bits count.
+        Ok(flat as Self)
     }
+}
 
-    fn read(flat: &[u32], _: &[u8]) -> Result<Self, Error> {
+impl Number for Level {
+    fn of(flat: u32) -> Result<Self, Error> {
         const LEVELS: [Level; 5] = [Level::Trace, Level::Debug, Level::Info, Level::Warn, Level::Error];
-        LEVELS.get(flat[0] as usize).copied().ok_or_else(|| Error::msg("there is no such level of a log"))
+        LEVELS.get(flat as usize).copied().ok_or_else(|| Error::msg("there is no such level of a log"))
     }
 }
 
 macro_rules! params {
     ($($param:ident)*) => {
         #[allow(unused, non_snake_case, clippy::unused_unit, reason = "also for none of them")]
-        impl<$($param: Param),*> Params for ($($param,)*) {
+        impl<$($param: Param),*> Param for ($($param,)*) {
             type Given<'a> = ($($param::Given<'a>,)*);
             type Lifted = ($($param::Lifted,)*);
             const FLAT: usize = 0 $(+ $param::FLAT)*;
@@ -231,18 +219,15 @@ params!(A B);
 pub(super) trait Returned: Sized + 'static {
     /// To a component.
     type Lowered: ComponentNamedList + Lower + Send + Sync + 'static;
+    /// To a core module.
+    type Flat: WasmRet;
     /// Whether it is written where the caller says, as everything is that is more than a number.
     const WRITTEN: bool;
 
     fn lowered(self) -> Self::Lowered;
 
-    /// If it is a number.
-    fn flat(self) -> u32 {
-        0
-    }
-
-    /// Writes it at a place in the guest's memory, if it is written.
-    fn write(self, pen: Pen<'_, Caller<'_, Guest>>, place: u32) -> Result<(), Error>;
+    /// Writes it at a place in the guest's memory, if it is written; else this is it.
+    fn give(self, pen: Pen<'_, '_>, place: u32) -> Result<Self::Flat, Error>;
 }
 
 /// A text for a guest, wherever it lies.
@@ -287,48 +272,48 @@ impl From<&str> for Text {
 
 impl Returned for () {
     type Lowered = ();
+    type Flat = ();
     const WRITTEN: bool = false;
 
     fn lowered(self) {}
 
-    fn write(self, _: Pen<'_, Caller<'_, Guest>>, _: u32) -> Result<(), Error> {
+    fn give(self, _: Pen<'_, '_>, _: u32) -> Result<(), Error> {
         Ok(())
     }
 }
 
 impl Returned for u16 {
     type Lowered = (Self,);
+    type Flat = u32;
     const WRITTEN: bool = false;
 
     fn lowered(self) -> (Self,) {
         (self,)
     }
 
-    fn flat(self) -> u32 {
-        self.into()
-    }
-
-    fn write(self, _: Pen<'_, Caller<'_, Guest>>, _: u32) -> Result<(), Error> {
-        Ok(())
+    fn give(self, _: Pen<'_, '_>, _: u32) -> Result<u32, Error> {
+        Ok(self.into())
     }
 }
 
 impl Returned for Text {
     type Lowered = (String,);
+    type Flat = ();
     const WRITTEN: bool = true;
 
     fn lowered(self) -> (String,) {
         (self.into_string(),)
     }
 
-    fn write(self, mut pen: Pen<'_, Caller<'_, Guest>>, place: u32) -> Result<(), Error> {
+    fn give(self, mut pen: Pen<'_, '_>, place: u32) -> Result<(), Error> {
         let text = pen.text(self.as_bytes())?;
-        pen.put_numbers(place, text)
+        pen.put_numbers(place, &text)
     }
 }
 
 impl Returned for Option<Text> {
     type Lowered = (Option<String>,);
+    type Flat = ();
     const WRITTEN: bool = true;
 
     fn lowered(self) -> (Option<String>,) {
@@ -336,14 +321,14 @@ impl Returned for Option<Text> {
     }
 
     #[inline]
-    fn write(self, mut pen: Pen<'_, Caller<'_, Guest>>, place: u32) -> Result<(), Error> {
+    fn give(self, mut pen: Pen<'_, '_>, place: u32) -> Result<(), Error> {
         let written = written(&mut pen, self)?;
-        pen.put_numbers(place, written)
+        pen.put_numbers(place, &written)
     }
 }
 
 /// An option as it lies in memory: whether it is there, and what it is then.
-fn written(pen: &mut Pen<'_, Caller<'_, Guest>>, option: Option<Text>) -> Result<[u32; 3], Error> {
+fn written(pen: &mut Pen<'_, '_>, option: Option<Text>) -> Result<[u32; 3], Error> {
     let Some(text) = option else { return Ok([0; 3]) };
     let [at, length] = pen.text(text.as_bytes())?;
     Ok([1, at, length])
@@ -351,35 +336,35 @@ fn written(pen: &mut Pen<'_, Caller<'_, Guest>>, option: Option<Text>) -> Result
 
 impl Returned for Vec<Text> {
     type Lowered = (Vec<String>,);
+    type Flat = ();
     const WRITTEN: bool = true;
 
     fn lowered(self) -> (Vec<String>,) {
         (self.into_iter().map(Text::into_string).collect(),)
     }
 
-    fn write(self, mut pen: Pen<'_, Caller<'_, Guest>>, place: u32) -> Result<(), Error> {
+    fn give(self, mut pen: Pen<'_, '_>, place: u32) -> Result<(), Error> {
         const EACH: u32 = 8;
         let length = u32::try_from(self.len())?;
         let list = pen.room(length.saturating_mul(EACH), 4)?;
-        for (at, text) in (list..).step_by(EACH as usize).zip(self) {
-            let text = pen.text(text.as_bytes())?;
-            pen.put_numbers(at, text)?;
-        }
-        pen.put_numbers(place, [list, length])
+        let texts: Vec<_> = self.iter().map(|text| pen.text(text.as_bytes())).collect::<Result<_, _>>()?;
+        pen.put_numbers(list, texts.as_flattened())?;
+        pen.put_numbers(place, &[list, length])
     }
 }
 
 impl Returned for ServiceId {
     type Lowered = (Self,);
+    type Flat = ();
     const WRITTEN: bool = true;
 
     fn lowered(self) -> (Self,) {
         (self,)
     }
 
-    fn write(self, mut pen: Pen<'_, Caller<'_, Guest>>, place: u32) -> Result<(), Error> {
+    fn give(self, mut pen: Pen<'_, '_>, place: u32) -> Result<(), Error> {
         let [name, length] = pen.text(self.name.as_bytes())?;
         let [is, version, digits] = written(&mut pen, self.version.map(Text::Owned))?;
-        pen.put_numbers(place, [name, length, is, version, digits])
+        pen.put_numbers(place, &[name, length, is, version, digits])
     }
 }
