@@ -30,6 +30,7 @@
 //! | [`proxy`] | a message's life; the [`proxy::Plan`] that it is routed by |
 //! | [`listener`], [`upstream`] | connections on either side of it |
 //! | [`http1`] | HTTP/1.1 as bytes, for both of them |
+//! | `http2`, `grpc` | HTTP/2's settings, bodies and tunnels, for both of them; what gRPC expects of answers |
 //! | [`discovery`] | services that announce themselves over a WebSocket, and what they are told |
 //! | [`resolve`] | the routing rule, pure |
 //! | [`table`] | the seam to adapters, the view of the routing table, assignments |
@@ -43,8 +44,8 @@
 //! Left may know right: `main → gateway → all`; `api → table, discovery,
 //! plugin`; `discovery → table`; `proxy → resolve, table,
 //! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
-//! nothing else; `listener → http1`, `upstream → http1`; [`table`], [`token`], [`http1`], [`units`]
-//! and [`fields`] know nobody. A test holds this.
+//! nothing else; `listener → http1, http2`, `upstream → http1, http2`, `http2 → http1`; [`table`],
+//! [`token`], [`http1`], `grpc`, [`units`] and [`fields`] know nobody. A test holds this.
 //!
 //! # What always holds
 //!
@@ -65,7 +66,7 @@
 //! # What is deliberately absent
 //!
 //! - No hyper between an HTTP/1.1 client and its server: its connection, its message and its server's
-//!   connection are one task, without channels between them. HTTP/2 is hyper's on both sides.
+//!   connection are one task, without channels between them. HTTP/2 is the crate `h2`'s, driven directly.
 //! - No tower of middleware layers: a message's path is a function that can be read.
 //! - No global state but the log: registries, clocks and handles are passed.
 //! - No HTTPS to servers, no caching of responses, no compression: those are others' work so far.
@@ -78,7 +79,9 @@ pub mod discovery;
 pub mod drain;
 pub mod fields;
 pub mod gateway;
+mod grpc;
 pub mod http1;
+mod http2;
 pub mod listener;
 pub mod plugin;
 pub mod proxy;

@@ -15,6 +15,7 @@ pub(crate) mod refuse;
 mod accept;
 mod connection;
 mod http1;
+mod http2;
 mod incoming;
 mod io;
 mod limit;
@@ -40,10 +41,13 @@ pub trait Handler: Send + Sync + 'static {
     /// What responses carry.
     type Body: Body<Data = Bytes, Error = BoxError> + Send + Unpin + 'static;
 
-    /// Answers one request; an error breaks its connection or stream off without an answer.
+    /// Answers one request; an error breaks its connection or stream off without an answer. `watch` has
+    /// the deadlines of this message: those of the connection, unless it carries several at a time. Once
+    /// there is a response, the listener ends it when the client does not take it by then.
     fn handle(
         self: Arc<Self>,
         connection: Arc<Connection>,
+        watch: Arc<Watch>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Self::Body>, BoxError>> + Send + 'static;
 
@@ -69,7 +73,7 @@ pub struct Connection {
     pub multiplexed: bool,
     /// The worker's time.
     pub clock: Arc<Clock>,
-    /// Deadlines of the connection; on HTTP/1.1 of its only exchange, too.
+    /// Deadlines of the connection; on HTTP/1.1 of its only message, too.
     pub watch: Arc<Watch>,
     /// Between requests.
     pub keep_alive: std::time::Duration,

@@ -42,7 +42,8 @@ use http::{Request, Response};
 
 use crate::{
     listener::{
-        self, BoxError, Connection, Handler, Incoming, ListenError, ListenerOptions, Phase, Running, Unserved,
+        self, BoxError, Connection, Handler, Incoming, ListenError, ListenerOptions, Phase, Running,
+        Unserved, Watch,
     },
     resolve::{Explanation, Question},
     table::Assignments,
@@ -149,9 +150,10 @@ impl Handler for Worker {
     fn handle(
         self: Arc<Self>,
         connection: Arc<Connection>,
+        watch: Arc<Watch>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Reply>, BoxError>> + Send + 'static {
-        exchange::answer(self, connection, request)
+        exchange::answer(self, connection, watch, request)
     }
 
     fn overdue(&self, phase: Phase) {

@@ -16,6 +16,8 @@ pub mod options;
 pub mod outgoing;
 pub mod pool;
 
+mod replay;
+
 pub use crate::http1::BoxError;
 pub use body::RequestBody;
 pub use endpoint::{Endpoint, Endpoints};
@@ -63,5 +65,5 @@ pub enum Break {
     Http1(#[from] http1::Http1Error),
     /// One of HTTP/2.
     #[error(transparent)]
-    Http2(#[from] hyper::Error),
+    Http2(#[from] http2::Http2Error),
 }

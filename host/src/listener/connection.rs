@@ -1,25 +1,18 @@
 //! One connection: TLS if there is to be, HTTP/1.1 or HTTP/2, until it ends, is overdue or the
 //! listener stops.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
-use http::{HeaderValue, Request};
-use hyper::{server::conn, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::HeaderValue;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
-use super::{
-    BoxError, Connection, Handler, Incoming, Phase, http1, io::Watched, limit::Place, socket::Socket,
-    worker::Worker,
-};
+use super::{Connection, Handler, Phase, http1, http2, limit::Place, socket::Socket, worker::Worker};
 
 /// How HTTP/2 begins where nothing else announces it (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What the first read of a connection is given room for.
 const FIRST: usize = 8 << 10;
-/// Between pings that find out whether an HTTP/2 client is still there, and for the answer.
-const PING: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Protocol {
@@ -108,59 +101,6 @@ async fn run<H: Handler>(
             connection.watch.arm(Phase::FirstByte, worker.options.first_byte_timeout);
             http1::serve(&worker, &connection, socket, read).await;
         }
-        Protocol::Http2 => {
-            connection.watch.arm(Phase::Streams, worker.options.keep_alive_timeout);
-            let io = Watched::new(socket, read, connection.watch.clone());
-            serve_http2(&worker, io, connection).await;
-        }
+        Protocol::Http2 => http2::serve(&worker, connection, socket, read).await,
     }
-}
-
-async fn serve_http2<H: Handler>(worker: &Worker<H>, io: Watched, connection: Arc<Connection>) {
-    let mut builder = conn::http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(worker.options.max_streams)
-        .max_header_list_size(u32::try_from(worker.options.max_head).unwrap_or(u32::MAX))
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
-    let service = service(worker.handler.clone(), connection.clone());
-    let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
-    std::future::poll_fn(|cx| {
-        connection.watch.register(cx.waker());
-        if connection.stop.is_aborting() {
-            return Poll::Ready(());
-        }
-        if connection.stop.is_stopping() {
-            served.as_mut().graceful_shutdown();
-        }
-        if connection.watch.overdue().is_some() {
-            // Idle once no message holds it; this function and the service do.
-            let busy = Arc::strong_count(&connection) > 2;
-            connection.watch.arm(Phase::Streams, worker.options.keep_alive_timeout);
-            if !busy {
-                served.as_mut().graceful_shutdown();
-            }
-        }
-        served.as_mut().poll(cx).map(|ended| {
-            if let Err(error) = ended {
-                tracing::debug!(peer = %connection.peer, %error, "connection broke off");
-            }
-        })
-    })
-    .await;
-}
-
-fn service<H: Handler>(
-    handler: Arc<H>,
-    connection: Arc<Connection>,
-) -> impl hyper::service::Service<
-    Request<hyper::body::Incoming>,
-    Response = http::Response<H::Body>,
-    Error = BoxError,
-    Future = impl Future<Output = Result<http::Response<H::Body>, BoxError>> + Send + 'static,
-> {
-    service_fn(move |request: Request<hyper::body::Incoming>| {
-        handler.clone().handle(connection.clone(), request.map(Incoming::Http2))
-    })
 }

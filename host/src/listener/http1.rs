@@ -141,7 +141,8 @@ impl<H: Handler> Client<'_, H> {
         };
         let mut keep_alive = head.keep_alive;
         let (request, upgraded) = self.request(head);
-        let handling = pin!(self.worker.handler.clone().handle(self.connection.clone(), request));
+        let (handler, watch) = (self.worker.handler.clone(), self.connection.watch.clone());
+        let handling = pin!(handler.handle(self.connection.clone(), watch, request));
         let Some(response) = self.answer(handling).await else { return After::Nothing };
         let (mut head, body) = response.into_parts();
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgraded)) = (head.status, upgraded) {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     BoxError,
+    http2::StreamBody,
     wire::{Upgraded, WireBody},
 };
 
@@ -23,7 +24,7 @@ pub enum Incoming {
     /// Of HTTP/1.1.
     Http1(WireBody),
     /// Of HTTP/2.
-    Http2(hyper::body::Incoming),
+    Http2(StreamBody),
 }
 
 /// A connection after it was upgraded, once a response with status 101 has been written.
@@ -47,7 +48,7 @@ impl Body for Incoming {
         match self.get_mut() {
             Self::Empty | Self::Upgradable(_) => Poll::Ready(None),
             Self::Http1(body) => Pin::new(body).poll_frame(cx),
-            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx),
         }
     }
 

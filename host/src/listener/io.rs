@@ -1,10 +1,14 @@
-//! The bytes of a connection that carries several messages at a time, seen on their way: progress
-//! moves its deadline, and what was read to find out the protocol is read again.
+//! The bytes of a connection that carries several messages at a time, seen on their way, so that a
+//! client that is gone or does not read is told from one that is slow. What was read to find out the
+//! protocol is read again.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -13,17 +17,42 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{socket::Socket, watch::Watch};
 
-/// A socket under a [`Watch`].
+/// What goes over a socket.
+pub(super) struct Traffic {
+    /// Its deadline is moved by whatever is read.
+    pub(super) watch: Arc<Watch>,
+    wrote: AtomicBool,
+}
+
+impl Traffic {
+    pub(super) fn new(watch: Arc<Watch>) -> Self {
+        Self { watch, wrote: AtomicBool::new(false) }
+    }
+
+    /// Whether the other end has taken anything since this was asked last.
+    pub(super) fn wrote(&self) -> bool {
+        self.wrote.swap(false, Relaxed)
+    }
+}
+
+/// A socket whose [`Traffic`] is seen.
 pub(super) struct Watched {
     socket: Socket,
     /// What was read already.
     prefix: BytesMut,
-    watch: Arc<Watch>,
+    traffic: Arc<Traffic>,
 }
 
 impl Watched {
-    pub(super) fn new(socket: Socket, prefix: BytesMut, watch: Arc<Watch>) -> Self {
-        Self { socket, prefix, watch }
+    pub(super) fn new(socket: Socket, prefix: BytesMut, traffic: Arc<Traffic>) -> Self {
+        Self { socket, prefix, traffic }
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(1..)) = written {
+            self.traffic.wrote.store(true, Relaxed);
+        }
+        written
     }
 }
 
@@ -36,14 +65,15 @@ impl AsyncRead for Watched {
         } else {
             ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
         }
-        this.watch.touch();
+        this.traffic.watch.touch();
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -51,7 +81,8 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,9 +1,10 @@
 //! What a client is told whose request never became one: its head is malformed, too large or too
 //! slow. A problem document (RFC 9457), after which the connection is closed.
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::http1::request::Refused;
+use crate::{grpc, http1::request::Refused};
 
 /// Why something of a client is not served before it is a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +65,33 @@ pub(super) fn timed_out() -> Vec<u8> {
 
 /// The head of a request cannot be served.
 pub(super) fn refused(refused: Refused) -> (Unserved, Vec<u8>) {
-    let (status, why) = match refused {
+    let (status, why) = meaning(refused);
+    (why, answer(status, why.name(), &refused.to_string()))
+}
+
+/// The same where messages are not bytes; as a call of gRPC expects it, if it is one.
+pub(super) fn response(refused: Refused, is_call: bool) -> (Unserved, Response<Bytes>) {
+    let (status, why) = meaning(refused);
+    let detail = refused.to_string();
+    let mut response = Response::default();
+    if is_call {
+        grpc::fail(response.headers_mut(), status, &detail);
+        return (why, response);
+    }
+    *response.body_mut() = problem(status, why.name(), &detail).into();
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    (why, response)
+}
+
+fn meaning(refused: Refused) -> (StatusCode, Unserved) {
+    match refused {
         Refused::Malformed(_) => (StatusCode::BAD_REQUEST, Unserved::Malformed),
         Refused::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Unserved::HeadTooLarge),
         Refused::TargetTooLong => (StatusCode::URI_TOO_LONG, Unserved::TargetTooLong),
         Refused::Coding => (StatusCode::NOT_IMPLEMENTED, Unserved::Coding),
-    };
-    (why, answer(status, why.name(), &refused.to_string()))
+    }
 }
 
 #[cfg(test)]

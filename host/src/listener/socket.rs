@@ -1,4 +1,4 @@
-//! A connection's socket, plain or with TLS.
+//! What a client's bytes go over: a socket, plain or with TLS, or a stream that became a tunnel.
 
 use std::{
     io::{self, IoSlice},
@@ -12,12 +12,16 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// One of the two, so that what comes after need not know which.
+use super::http2::ClientTunnel;
+
+/// One of them, so that what comes after need not know which.
 pub enum Socket {
     /// As it was accepted.
     Plain(TcpStream),
     /// After the handshake.
     Tls(Box<TlsStream<TcpStream>>),
+    /// One stream of a connection that carries several.
+    Stream(Box<ClientTunnel>),
 }
 
 impl AsyncRead for Socket {
@@ -25,6 +29,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tls(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -34,6 +39,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Self::Tls(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Stream(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -45,6 +51,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Self::Tls(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Self::Stream(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -52,6 +59,7 @@ impl AsyncWrite for Socket {
         match self {
             Self::Plain(socket) => socket.is_write_vectored(),
             Self::Tls(socket) => socket.is_write_vectored(),
+            Self::Stream(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -59,6 +67,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -66,6 +75,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

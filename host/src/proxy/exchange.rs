@@ -27,7 +27,8 @@ use super::{
     version::Unversioned,
 };
 use crate::{
-    listener::{BoxError, Connection, Incoming},
+    grpc,
+    listener::{BoxError, Connection, Incoming, Watch},
     plugin::message::{ClientId, target as target_of},
     table::Release,
     upstream::RequestBody,
@@ -40,13 +41,22 @@ const VERSION: HeaderName = HeaderName::from_static("message-flow-version");
 pub(super) async fn answer(
     worker: Arc<Worker>,
     connection: Arc<Connection>,
+    watch: Arc<Watch>,
     request: Request<Incoming>,
 ) -> Result<Response<Reply>, BoxError> {
     let (head, body) = request.into_parts();
-    let mut message = Inbound { exchange: Exchange::begin(worker, connection), head, cut: 0 };
+    let mut message = Inbound { exchange: Exchange::begin(worker, connection, watch), head, cut: 0 };
+    // A filter may change what the client asked for.
+    let is_call = grpc::is_call(&message.head.headers);
     let answered = message.pass(body).await;
-    let response = answered.unwrap_or_else(|refusal| message.refuse(&refusal));
-    Ok(message.finish(response))
+    Ok(match answered {
+        Ok(response) => message.finish(response.status(), response),
+        Err(refusal) => {
+            message.refuse(&refusal);
+            let response = if is_call { refusal.response_to_call() } else { refusal.response() };
+            message.finish(refusal.status(), response)
+        }
+    })
 }
 
 /// A message on its way.
@@ -123,8 +133,14 @@ impl Inbound {
         }
         let outbound = Outbound { known: &known };
         let Forwarded { response, choice } = outbound.forward(self, choice, body).await?;
-        if let (Some(upgrade), StatusCode::SWITCHING_PROTOCOLS) = (upgrade, response.status()) {
-            return upgrade.begin(self, response, settings.tunnel_timeout);
+        if let Some(upgrade) = upgrade {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return upgrade.begin(self, response, settings.tunnel_timeout);
+            }
+            if !upgrade.may_be_declined_by(response.status()) {
+                let why = "the server did not switch protocols";
+                return Err(Refusal::Unacceptable(StatusCode::BAD_GATEWAY, why));
+            }
         }
         let mut response = response.map(Reply::server);
         if response.status().is_informational() {
@@ -213,7 +229,11 @@ impl Inbound {
             return Ok((body, None));
         }
         match body {
-            Incoming::Upgradable(client) => Ok((Incoming::Empty, upgrade::Wanted::by(&self.head, client))),
+            Incoming::Upgradable(client) => {
+                let multiplexed = self.exchange.connection.multiplexed;
+                let wanted = upgrade::Wanted::by(&self.head, client, multiplexed);
+                Ok((Incoming::Empty, wanted))
+            }
             body if body.is_end_stream() => Ok((body, None)),
             _ => Err(Refusal::Malformed("an upgrade with a body")),
         }
@@ -229,16 +249,16 @@ impl Inbound {
         RequestBody::Stream(upload.boxed_unsync())
     }
 
-    fn refuse(&mut self, refusal: &Refusal) -> Response<Reply> {
+    fn refuse(&self, refusal: &Refusal) {
         tracing::debug!(peer = %self.exchange.connection.peer, %refusal, cause = cause(refusal), "message refused");
         if let Refusal::Overdue(phase) = refusal {
             self.worker().metrics.overdue(*phase);
         }
-        refusal.response()
     }
 
-    fn finish(mut self, mut response: Response<Reply>) -> Response<Reply> {
-        self.exchange.answered(response.status());
+    /// Counts what was answered, which a call of gRPC is told in its own way.
+    fn finish(mut self, status: StatusCode, mut response: Response<Reply>) -> Response<Reply> {
+        self.exchange.answered(status);
         *response.version_mut() = http::Version::HTTP_11;
         let exchange = self.exchange;
         response.map(|reply| reply.ending(exchange))

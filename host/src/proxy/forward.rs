@@ -1,11 +1,12 @@
 //! Sends a message to its server, or to another where that is safe and the budget allows it.
 //!
-//! Safe is a message of which no server can have seen anything, and one that is idempotent
-//! (RFC 9110, section 9.2.2) and has no body, whose pooled connection broke before any answer.
+//! Safe is a message of which no server can have seen anything, one that its server says it has not
+//! begun (RFC 9113, section 8.7), and one that is idempotent (RFC 9110, section 9.2.2) and has no body,
+//! whose pooled connection broke before any answer.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header, uri::Scheme};
+use http::{Method, Request, Response, StatusCode, Uri, Version, header, uri::Scheme};
 use http_body::Body;
 
 use super::{
@@ -23,6 +24,7 @@ use crate::{
         Break, Endpoint, Outgoing, RequestBody, UpstreamError,
         body::ResponseBody,
         http1::Http1Error,
+        http2::Http2Error,
         outgoing::RequestHead,
         pool::{Connections, Sent},
     },
@@ -43,13 +45,14 @@ pub(super) struct Forwarded {
 struct Failed {
     why: Refusal,
     again: Option<RequestBody>,
-    /// The connection had been open for a while, and its server may just have closed it.
-    stale: bool,
+    /// It may go to the same server once more, on these: the connection had been open for a while, and
+    /// its server may just have closed it, or wants no more on it.
+    same: Option<Connections>,
 }
 
 impl Failed {
     fn finally(why: Refusal) -> Self {
-        Self { why, again: None, stale: false }
+        Self { why, again: None, same: None }
     }
 }
 
@@ -69,8 +72,8 @@ impl Outbound<'_> {
                 Err(failed) => failed,
             };
             let Some(again) = failed.again else { return Err(failed.why) };
-            if failed.stale && connections == Connections::Any {
-                connections = Connections::New;
+            if let (Some(same), Connections::Any) = (failed.same, connections) {
+                connections = same;
                 body = again;
                 continue;
             }
@@ -89,6 +92,7 @@ impl Outbound<'_> {
                 Err(_) => return Err(failed.why),
             };
             inbound.worker().metrics.retries.inc();
+            connections = Connections::Any;
             body = again;
         }
     }
@@ -127,17 +131,22 @@ impl Outbound<'_> {
                 if matches!(error, UpstreamError::Connect { .. }) {
                     endpoint.failed();
                 }
-                Err(Failed { why: Refusal::Upstream(error), again: Some(body), stale: false })
+                Err(Failed { why: Refusal::Upstream(error), again: Some(body), same: None })
+            }
+            Some(Sent::Refused { body, next, error }) => {
+                Err(Failed { why: Refusal::Upstream(error), again: body, same: Some(next) })
             }
             Some(Sent::Broken { body, reused, error }) => {
                 if let Some(why) = clients_fault(&error) {
                     return Err(Failed::finally(why));
                 }
-                if !reused {
+                let lost = is_connection_lost(&error);
+                if !reused && lost {
                     endpoint.failed();
                 }
-                let again = body.or_else(|| repeatable.then_some(RequestBody::Empty));
-                Err(Failed { why: Refusal::Upstream(error), again, stale: reused })
+                let again = body.or_else(|| (repeatable && lost).then_some(RequestBody::Empty));
+                let same = reused.then_some(Connections::New);
+                Err(Failed { why: Refusal::Upstream(error), again, same })
             }
             None => {
                 let phase = exchange.watch.phase();
@@ -167,7 +176,7 @@ fn outgoing<'a>(
     body: RequestBody,
 ) -> Result<Outgoing<'a>, Refusal> {
     let (head, target) = (&inbound.head, inbound.target());
-    if !endpoint.uri.is_h2c() && !is_grpc(&head.headers) {
+    if !endpoint.uri.is_h2c() {
         if !target.starts_with('/') && !endpoint.base.is_empty() {
             return Err(Refusal::Malformed("the request's target is no path"));
         }
@@ -181,19 +190,24 @@ fn outgoing<'a>(
     let host = request.headers_mut().remove(header::HOST);
     let host = host.as_ref().and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
     let authority = host.unwrap_or(&endpoint.authority);
-    let path = format!("{}{target}", endpoint.base);
+    let path = match target {
+        // Of the server itself, whatever stands before its paths.
+        "*" if head.method == Method::OPTIONS => target.to_owned(),
+        path => format!("{}{path}", endpoint.base),
+    };
     let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path);
     *request.uri_mut() = uri.build().map_err(|_| Refusal::Malformed("the request's target is no path"))?;
     Ok(Outgoing::Http2(request))
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
 fn is_idempotent(method: &Method) -> bool {
     method.is_safe() || matches!(*method, Method::PUT | Method::DELETE)
+}
+
+/// Whether it was the connection that broke, rather than one of the streams on it that the server has
+/// ended, which is an answer of a kind.
+fn is_connection_lost(error: &UpstreamError) -> bool {
+    !matches!(error, UpstreamError::Broken { source: Break::Http2(Http2Error::Reset(_)), .. })
 }
 
 /// If a connection broke because of what the client sent, the server is not to blame.
@@ -201,7 +215,15 @@ fn clients_fault(error: &UpstreamError) -> Option<Refusal> {
     let UpstreamError::Broken { source, .. } = error else { return None };
     let clients = match source {
         Break::Http1(error) => matches!(error, Http1Error::Request(_)),
-        Break::Http2(error) => error.is_user(),
+        Break::Http2(Http2Error::NoTunnels) => {
+            let why = "the server takes no tunnels over HTTP/2: it does not announce extended CONNECT";
+            return Some(Refusal::Unacceptable(StatusCode::NOT_IMPLEMENTED, why));
+        }
+        Break::Http2(Http2Error::Unsendable(_)) => {
+            let why = "the request cannot be said in HTTP/2, which its server speaks";
+            return Some(Refusal::Unacceptable(StatusCode::BAD_REQUEST, why));
+        }
+        Break::Http2(error) => matches!(error, Http2Error::Request(_)),
     };
     let mut cause = std::error::Error::source(source);
     while let Some(error) = cause {

@@ -148,7 +148,7 @@ fn comes_by_again(headers: &HeaderMap, pseudonym: &HeaderValue) -> bool {
 /// Whether the client wants to speak something else on this connection.
 pub(super) fn wants_upgrade(parts: &Parts, seen: &Seen) -> bool {
     seen.upgrade
-        && parts.version == Version::HTTP_11
+        && matches!(parts.version, Version::HTTP_11 | Version::HTTP_2)
         && seen.connection
         && elements(&parts.headers, &header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
 }

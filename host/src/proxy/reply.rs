@@ -23,8 +23,6 @@ pub struct Reply {
     kind: Kind,
     /// Dropped with the body: the message has ended then.
     exchange: Option<Exchange>,
-    /// What broke the body off, once what came before has gone on.
-    broken: Option<BoxError>,
 }
 
 enum Kind {
@@ -38,15 +36,15 @@ enum Kind {
 
 impl Reply {
     pub(crate) fn own(bytes: Bytes) -> Self {
-        Self { kind: Kind::Own(Some(bytes).filter(|bytes| !bytes.is_empty())), exchange: None, broken: None }
+        Self { kind: Kind::Own(Some(bytes).filter(|bytes| !bytes.is_empty())), exchange: None }
     }
 
     pub(crate) fn server(body: ResponseBody) -> Self {
-        Self { kind: Kind::Server(body), exchange: None, broken: None }
+        Self { kind: Kind::Server(body), exchange: None }
     }
 
     pub(crate) fn filtered(body: BodyStream) -> Self {
-        Self { kind: Kind::Filtered(body), exchange: None, broken: None }
+        Self { kind: Kind::Filtered(body), exchange: None }
     }
 
     /// Ends this exchange with the body.
@@ -83,9 +81,6 @@ impl Body for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        if let Some(broken) = this.broken.take() {
-            return Poll::Ready(Some(Err(broken)));
-        }
         if let Some(exchange) = &this.exchange
             && exchange.is_overdue(cx)
         {
@@ -96,16 +91,7 @@ impl Body for Reply {
         if let Some(exchange) = &this.exchange {
             exchange.watch.touch();
         }
-        match frame {
-            // On a connection with other messages an error has what is not written yet dropped;
-            // waiting once lets it go out.
-            Some(Err(error)) if this.exchange.as_ref().is_some_and(|it| it.connection.multiplexed) => {
-                this.broken = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            frame => Poll::Ready(frame),
-        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -143,11 +129,7 @@ const UNKNOWN_BODY: Duration = Duration::from_secs(60);
 
 impl Exchange {
     /// A message whose service is not known yet.
-    pub(super) fn begin(worker: Arc<Worker>, connection: Arc<Connection>) -> Self {
-        let watch = match connection.multiplexed {
-            true => connection.clock.watch(),
-            false => connection.watch.clone(),
-        };
+    pub(super) fn begin(worker: Arc<Worker>, connection: Arc<Connection>, watch: Arc<Watch>) -> Self {
         watch.disarm();
         Self { worker, connection, watch, started: Instant::now(), status: StatusCode::OK, service: None }
     }

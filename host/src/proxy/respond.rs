@@ -3,10 +3,12 @@
 //! Clients get RFC 9457 problem documents that name what they can do something about. Addresses of
 //! servers and errors of sockets are for the log alone.
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::reply::Reply;
 use crate::{
+    grpc,
     listener::{Phase, refuse::problem},
     resolve::Nowhere,
     token::Doubt,
@@ -141,6 +143,14 @@ impl Refusal {
         )
     }
 
+    /// The answer to a call of gRPC.
+    pub(crate) fn response_to_call(&self) -> Response<Reply> {
+        let mut response = self.response();
+        grpc::fail(response.headers_mut(), self.status(), &self.detail());
+        *response.status_mut() = StatusCode::OK;
+        response.map(|_| Reply::own(Bytes::new()))
+    }
+
     /// The answer.
     pub(crate) fn response(&self) -> Response<Reply> {
         let status = self.status();
@@ -179,6 +189,7 @@ fn kind_of(status: StatusCode) -> &'static str {
         StatusCode::EXPECTATION_FAILED => "expectation",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "head-too-large",
         StatusCode::BAD_GATEWAY => "server-broke-protocol",
+        StatusCode::NOT_IMPLEMENTED => "not-implemented",
         _ => "malformed",
     }
 }

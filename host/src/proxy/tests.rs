@@ -3,9 +3,13 @@
 mod connections;
 mod framing;
 mod http2;
+mod http2_clients;
+mod http2_servers;
 mod rig;
 mod routing;
 mod trouble;
+mod tunnels;
+mod wire2;
 
 use std::path::Path;
 

@@ -6,8 +6,9 @@
 
 use std::{sync::Arc, task::Poll, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts, response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 
 use super::{
     Worker,
@@ -17,8 +18,8 @@ use super::{
     websocket::{Frames, GOING_AWAY},
 };
 use crate::{
-    listener::{Connection, OnUpgrade, Phase, Watch},
-    upstream::{body::ResponseBody, http1::Http1Body},
+    listener::{Connection, OnUpgrade, Phase, Upgraded, Watch},
+    upstream::body::{ResponseBody, ServerTunnel},
 };
 
 /// One read of a tunnel.
@@ -28,18 +29,42 @@ const BUFFER: usize = 16 << 10;
 pub(super) struct Wanted {
     protocol: HeaderValue,
     client: OnUpgrade,
+    handshake: Handshake,
+}
+
+/// Whose key the handshake of a WebSocket goes by. HTTP/2 has none (RFC 8441, section 5), so one that
+/// changes between the versions is made or answered here.
+enum Handshake {
+    /// The client's, if it has sent one.
+    Client(Option<HeaderValue>),
+    /// This router's, because the client speaks HTTP/2.
+    Own(HeaderValue),
 }
 
 impl Wanted {
-    /// As the head of its request says.
-    pub(super) fn by(head: &Parts, client: OnUpgrade) -> Option<Self> {
-        Some(Self { protocol: head.headers.get(header::UPGRADE)?.clone(), client })
+    /// As the head of its request says, on a connection that carries several messages at a time or not.
+    pub(super) fn by(head: &Parts, client: OnUpgrade, multiplexed: bool) -> Option<Self> {
+        let protocol = head.headers.get(header::UPGRADE)?.clone();
+        let handshake = match multiplexed {
+            true => Handshake::Own(HeaderValue::try_from(generate_key()).expect("base64 is a header value")),
+            false => Handshake::Client(head.headers.get(header::SEC_WEBSOCKET_KEY).cloned()),
+        };
+        Some(Self { protocol, client, handshake })
     }
 
     /// Asks the server for it.
     pub(super) fn ask(&self, headers: &mut HeaderMap) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, self.protocol.clone());
+        if let Handshake::Own(key) = &self.handshake {
+            headers.insert(header::SEC_WEBSOCKET_KEY, key.clone());
+        }
+    }
+
+    /// Whether an answer other than 101 may reach the client: over HTTP/2 it would take a success for the
+    /// beginning of the tunnel.
+    pub(super) fn may_be_declined_by(&self, status: StatusCode) -> bool {
+        !(status.is_success() && matches!(self.handshake, Handshake::Own(_)))
     }
 
     /// The server agreed: passes its answer on, and from then on whatever comes.
@@ -49,22 +74,48 @@ impl Wanted {
         response: Response<ResponseBody>,
         silence: Duration,
     ) -> Result<Response<Reply>, Refusal> {
-        let (mut head, body) = response.into_parts();
-        let ResponseBody::Http1(body) = body else {
-            return Err(Refusal::Unacceptable(
-                StatusCode::BAD_GATEWAY,
-                "the server switched protocols over HTTP/2",
-            ));
-        };
-        let protocol = head.headers.get(header::UPGRADE).cloned().unwrap_or(self.protocol);
+        let broken = |why| Refusal::Unacceptable(StatusCode::BAD_GATEWAY, why);
+        let (mut head, mut body) = response.into_parts();
+        let server = body.tunnel().ok_or(broken("the server switched protocols and sent a body"))?;
+        let protocol = head.headers.get(header::UPGRADE).unwrap_or(&self.protocol).clone();
         super::head::strip_response(&mut head.headers);
         let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+        if websocket {
+            self.handshake.complete(&mut head, &server)?;
+        }
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(header::UPGRADE, protocol);
         let connection = inbound.exchange.connection.clone();
         let tunnel = Tunnel { connection, worker: inbound.worker().clone(), silence, websocket };
-        tokio::spawn(tunnel.run(self.client, body));
+        tokio::spawn(tunnel.run(self.client, server));
         Ok(Response::from_parts(head, Reply::own(bytes::Bytes::new())))
+    }
+}
+
+impl Handshake {
+    /// Makes the answer fit the key.
+    fn complete(&self, head: &mut response::Parts, server: &ServerTunnel) -> Result<(), Refusal> {
+        let accept = |key: &HeaderValue| derive_accept_key(key.as_bytes());
+        match (self, server) {
+            // They know each other's.
+            (Self::Client(_), ServerTunnel::Http1(_)) | (Self::Own(_), ServerTunnel::Http2(_)) => Ok(()),
+            (Self::Client(key), ServerTunnel::Http2(_)) => {
+                let key = key.as_ref().ok_or(Refusal::Malformed("a WebSocket without sec-websocket-key"))?;
+                let accept = HeaderValue::try_from(accept(key)).expect("base64 is a header value");
+                head.headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+                Ok(())
+            }
+            (Self::Own(key), ServerTunnel::Http1(_)) => {
+                let accepted = head.headers.get(header::SEC_WEBSOCKET_ACCEPT);
+                match accepted.is_some_and(|accepted| *accepted == *accept(key)) {
+                    true => Ok(()),
+                    false => Err(Refusal::Unacceptable(
+                        StatusCode::BAD_GATEWAY,
+                        "the server accepted a WebSocket that it was not asked for",
+                    )),
+                }
+            }
+        }
     }
 }
 
@@ -77,18 +128,31 @@ struct Tunnel {
 }
 
 impl Tunnel {
-    async fn run(self, client: OnUpgrade, mut body: Http1Body) {
-        let Some(server) = body.tunnel() else { return };
+    async fn run(self, client: OnUpgrade, server: ServerTunnel) {
         let Some(client) = client.connection().await else { return };
+        match server {
+            ServerTunnel::Http1(server) => {
+                let (from, to) = server.socket.into_split();
+                self.join(client, (&*server.read).chain(from), to).await;
+            }
+            ServerTunnel::Http2(server) => {
+                let (from, to) = tokio::io::split(server.stream);
+                self.join(client, from, to).await;
+            }
+        }
+    }
+
+    async fn join(
+        &self,
+        client: Upgraded,
+        server_in: impl AsyncRead + Unpin,
+        server_out: impl AsyncWrite + Unpin,
+    ) {
         let _counted = Counted::begin(&self.worker);
         let (client_in, mut client_out) = tokio::io::split(client.socket);
         let client_in = (&*client.read).chain(client_in);
-        let (server_in, server_out) = server.socket.into_split();
         let watch = self.connection.clock.watch();
         watch.arm(Phase::Tunnel, self.silence);
-        if client_out.write_all(&server.read).await.is_err() {
-            return;
-        }
         let there = pass(client_in, server_out, &watch);
         let back = async {
             if self.websocket {

@@ -9,7 +9,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 
-use super::{BoxError, http1::Http1Body, http2::Http2Body};
+use super::{
+    BoxError,
+    http1::{self, Http1Body},
+    http2::{self, Http2Body},
+};
 
 /// The body of a request.
 #[derive(Default)]
@@ -56,6 +60,24 @@ pub enum ResponseBody {
     Http1(Http1Body),
     /// From one stream of a shared connection.
     Http2(Http2Body),
+}
+
+/// What is left of a connection or stream after it was upgraded.
+pub enum ServerTunnel {
+    /// A connection of its own.
+    Http1(http1::Tunnel),
+    /// A stream of a connection that carries others, too.
+    Http2(http2::Tunnel),
+}
+
+impl ResponseBody {
+    /// Takes the tunnel that comes in place of a body. None if there is none.
+    pub(crate) fn tunnel(&mut self) -> Option<ServerTunnel> {
+        match self {
+            Self::Http1(body) => body.tunnel().map(ServerTunnel::Http1),
+            Self::Http2(body) => body.tunnel().map(ServerTunnel::Http2),
+        }
+    }
 }
 
 impl Body for ResponseBody {

@@ -37,7 +37,7 @@ pub enum DialError {
     Timeout(Duration),
     /// Connected, but HTTP did not begin.
     #[error("HTTP did not begin")]
-    Handshake(#[source] hyper::Error),
+    Handshake(#[source] h2::Error),
 }
 
 /// Opens a TCP connection within `limit`.

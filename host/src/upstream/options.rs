@@ -5,12 +5,10 @@ use std::time::Duration;
 /// Pools, timeouts and ejection; the same for every server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamOptions {
-    /// HTTP/1.1 connections to one server, for each worker. Default 1024.
+    /// Connections to one server, for each worker; of HTTP/2 each carries many messages. Default 1024.
     pub max_connections: usize,
     /// HTTP/1.1 connections to one server that are kept idle, for each worker. Default 256.
     pub max_idle: usize,
-    /// HTTP/2 connections to one server, for each worker. Default 4.
-    pub max_http2_connections: usize,
     /// Messages that wait for a connection to one server, for each worker. Default 1024.
     pub max_queue: usize,
     /// For how long they wait. Default 2 s.
@@ -34,7 +32,6 @@ impl Default for UpstreamOptions {
         Self {
             max_connections: 1024,
             max_idle: 256,
-            max_http2_connections: 4,
             max_queue: 1024,
             queue_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),

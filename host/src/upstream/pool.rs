@@ -1,5 +1,7 @@
 //! One worker's connections to every server, bounded.
 
+mod http2;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -17,8 +19,10 @@ use super::{
     body::ResponseBody,
     dial::{DialError, dial},
     http1::{self, Http1},
-    http2::Http2,
+    http2::{Http2, Http2Error, Unanswered},
 };
+
+pub(crate) use http2::Stream;
 
 /// The pools of one worker, by endpoint.
 pub struct Pools {
@@ -41,6 +45,8 @@ pub enum Connections {
     Any,
     /// Only a new one: one that was open has just turned out to be dead.
     New,
+    /// Any but this one of HTTP/2, on which the server has just refused the message.
+    Except(u64),
 }
 
 /// What became of a request.
@@ -55,6 +61,15 @@ pub enum Sent {
         body: Option<RequestBody>,
         /// The connection had carried messages before, so the server may just have closed it.
         reused: bool,
+        /// What happened.
+        error: UpstreamError,
+    },
+    /// The server said that it has not begun the message. That is nobody's failure.
+    Refused {
+        /// As it was, if it can be sent again.
+        body: Option<RequestBody>,
+        /// Which connections of the same server may take it.
+        next: Connections,
         /// What happened.
         error: UpstreamError,
     },
@@ -88,13 +103,19 @@ impl Pools {
                 }
             }
             Outgoing::Http2(request) => {
-                let (connection, reused) = match Box::pin(self.pool(endpoint).http2(connections)).await {
-                    Ok(had) => had,
-                    Err(error) => return Sent::Unsent(request.into_body(), error),
+                let pool = self.pool(endpoint);
+                let stream = match pool.stream(connections) {
+                    Some(stream) => stream,
+                    // Rare, and large: kept out of the future of every message.
+                    None => match Box::pin(pool.wait_for_stream(connections)).await {
+                        Ok(stream) => stream,
+                        Err(error) => return Sent::Unsent(request.into_body(), error),
+                    },
                 };
-                match connection.send(request, in_flight).await {
+                let (connection, reused) = (stream.connection().clone(), stream.is_on_reused());
+                match connection.send(stream, request, in_flight).await {
                     Ok(response) => Sent::Answered(response.map(ResponseBody::Http2)),
-                    Err(failed) => broken(endpoint, failed.body, reused, failed.error.into()),
+                    Err(failed) => unanswered(endpoint, &connection, reused, failed),
                 }
             }
         }
@@ -130,12 +151,7 @@ impl Pools {
         let mut pools = self.by_endpoint.lock();
         let pool = pools.entry(endpoint.number).or_insert_with(|| {
             let (endpoint, shared) = (endpoint.clone(), self.shared.clone());
-            Arc::new(Pool {
-                endpoint,
-                shared,
-                state: Mutex::default(),
-                dialling: tokio::sync::Mutex::default(),
-            })
+            Arc::new(Pool { endpoint, shared, state: Mutex::default(), http2: http2::Shared::default() })
         });
         pool.clone()
     }
@@ -170,13 +186,29 @@ fn broken(endpoint: &Endpoint, body: Option<RequestBody>, reused: bool, source: 
     Sent::Broken { body, reused, error }
 }
 
+fn unanswered(endpoint: &Endpoint, connection: &Http2, reused: bool, failed: Unanswered) -> Sent {
+    let Unanswered { body, error } = failed;
+    match error {
+        Http2Error::Refused(_) => {
+            let next = Connections::Except(connection.number());
+            let error = UpstreamError::Broken { server: endpoint.uri.to_string(), source: error.into() };
+            Sent::Refused { body, next, error }
+        }
+        Http2Error::Connection(_) => {
+            connection.retire();
+            broken(endpoint, body, reused, error.into())
+        }
+        error => broken(endpoint, body, reused, error.into()),
+    }
+}
+
 /// One worker's connections to one server.
 struct Pool {
     endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
     state: Mutex<State>,
-    /// Held while an HTTP/2 connection is opened.
-    dialling: tokio::sync::Mutex<()>,
+    /// Those of HTTP/2.
+    http2: http2::Shared,
 }
 
 #[derive(Default)]
@@ -186,7 +218,6 @@ struct State {
     /// HTTP/1.1 connections, idle or not, and permissions to open one.
     open: usize,
     waiting: VecDeque<oneshot::Sender<Grant>>,
-    http2: Vec<Http2>,
 }
 
 struct Resting {
@@ -244,43 +275,6 @@ impl Pool {
         Ok(Lease(Some(Box::new(Held { connection, place, spent: false }))))
     }
 
-    async fn http2(&self, connections: Connections) -> Result<(Http2, bool), UpstreamError> {
-        if let Some(calm) = self.calmest(connections) {
-            return Ok((calm, true));
-        }
-        // One at a time, or a burst of messages would open a connection each.
-        let options = &self.shared.options;
-        let turn = timeout(options.queue_timeout, self.dialling.lock()).await;
-        let _turn = turn.map_err(|_| self.busy())?;
-        if let Some(calm) = self.calmest(connections) {
-            return Ok((calm, true));
-        }
-        let begun = async {
-            let stream = dial(&self.endpoint, options.connect_timeout).await?;
-            Http2::begin(stream, options, &self.shared.metrics).await
-        };
-        let connection = begun.await.map_err(|source| self.unreachable(source))?;
-        self.shared.metrics.opened.inc();
-        self.state.lock().http2.push(connection.clone());
-        Ok((connection, false))
-    }
-
-    /// The open HTTP/2 connection with the fewest streams, unless another is to be opened.
-    fn calmest(&self, connections: Connections) -> Option<Http2> {
-        if connections == Connections::New {
-            return None;
-        }
-        let mut state = self.state.lock();
-        state.http2.retain(Http2::is_usable);
-        let may_open = state.http2.len() < self.shared.options.max_http2_connections;
-        let calmest = state.http2.iter().min_by_key(|connection| connection.streams())?;
-        if may_open && calmest.is_crowded() {
-            return None;
-        }
-        self.shared.metrics.reused.inc();
-        Some(calmest.clone())
-    }
-
     fn unreachable(&self, source: DialError) -> UpstreamError {
         self.shared.metrics.failed.inc();
         UpstreamError::Connect { server: self.endpoint.uri.to_string(), source }
@@ -301,8 +295,8 @@ impl Pool {
             too_long || !resting.connection.connection().is_alive()
         };
         let mut closed: Vec<_> = state.idle.extract_if(.., over).collect();
-        state.http2.retain(|connection| connection.is_usable());
         drop(state);
+        self.http2.close_idle(now, idle_timeout);
         closed.iter_mut().for_each(|resting| resting.connection.never_again());
         closed
     }
@@ -310,11 +304,7 @@ impl Pool {
     /// Nothing is open, and no plan knows the server any more.
     fn is_forgotten(self: &Arc<Self>) -> bool {
         let state = self.state.lock();
-        if Arc::strong_count(&self.endpoint) == 1 && state.open == 0 && state.http2.iter().all(Http2::is_idle)
-        {
-            return true;
-        }
-        false
+        Arc::strong_count(&self.endpoint) == 1 && state.open == 0 && self.http2.is_unused()
     }
 
     /// Takes a connection back, for one who waits or to rest.
