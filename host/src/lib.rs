@@ -39,13 +39,15 @@
 //! | [`plugin`] | components: loading, limits, grants, calling; the only module that names wasmtime |
 //! | [`workbench`] | the plugin author's tools: check, test, bench, conformance |
 //! | [`drain`], [`telemetry`] | ending well; log and metrics |
-//! | [`units`], [`fields`] | durations and sizes; header fields that are lists |
+//! | [`units`], [`fields`], [`authority`] | durations and sizes; header fields that are lists; `host:port` |
+//! | [`forbidden`], [`pace`] | addresses that are never dialled; log lines that would repeat |
 //!
 //! Left may know right: `main → gateway → all`; `api → table, discovery,
 //! plugin`; `discovery → table`; `proxy → resolve, table,
 //! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
-//! nothing else; `listener → http1, http2`, `upstream → http1, http2`, `http2 → http1`; [`table`],
-//! [`token`], [`http1`], `grpc`, [`units`] and [`fields`] know nobody. A test holds this.
+//! nothing else; `listener → http1, http2`, `upstream → http1, http2`, `http2 → http1`; [`token`],
+//! [`http1`], `grpc`, [`units`], [`fields`], [`authority`], [`forbidden`] and [`pace`] know nobody, and
+//! [`table`] only such leaves. A test holds this.
 //!
 //! # What always holds
 //!
@@ -74,15 +76,18 @@
 
 pub mod api;
 pub mod auth;
+pub mod authority;
 pub mod config;
 pub mod discovery;
 pub mod drain;
 pub mod fields;
+pub mod forbidden;
 pub mod gateway;
 mod grpc;
 pub mod http1;
 mod http2;
 pub mod listener;
+pub mod pace;
 pub mod plugin;
 pub mod proxy;
 pub mod release;

@@ -38,7 +38,8 @@ impl FromStr for Size {
     type Err = InvalidUnit;
 
     fn from_str(text: &str) -> Result<Self, InvalidUnit> {
-        let bytes = parse(text, &SIZES).or_else(|| text.parse().ok());
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let bytes = parse(text, &SIZES).or_else(|| text.parse().ok().filter(|_| digits));
         Ok(Self(bytes.ok_or_else(|| InvalidUnit::Size(text.to_owned()))?))
     }
 }

@@ -41,8 +41,9 @@ impl FromStr for Cidr {
         let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
         let network: IpAddr = address.parse().map_err(|_| invalid())?;
         let longest = if network.is_ipv4() { 32 } else { 128 };
+        let digits = prefix.is_none_or(|prefix| prefix.bytes().all(|byte| byte.is_ascii_digit()));
         let prefix = prefix.map_or(Ok(longest), |prefix| prefix.parse::<u8>().map_err(|_| invalid()))?;
-        if prefix > longest {
+        if !digits || prefix > longest {
             return Err(invalid());
         }
         Ok(Self { network, prefix })
@@ -87,7 +88,9 @@ mod tests {
             let cidr: Cidr = network.parse().unwrap();
             assert_eq!(cidr.contains(address.parse().unwrap()), expect, "{network} {address}");
         }
-        for text in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "localhost"] {
+        for text in
+            ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/-1", "localhost"]
+        {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
         }
     }
@@ -96,7 +99,18 @@ mod tests {
     fn listens_on_addresses_and_localhost() {
         assert_eq!(listen("localhost:80"), listen("127.0.0.1:80"));
         assert!(listen("[::1]:80").is_ok());
-        for text in [":8080", "8080", "example.com:80", "127.0.0.1", "127.0.0.1:99999", ""] {
+        for text in [
+            ":8080",
+            "8080",
+            "example.com:80",
+            "127.0.0.1",
+            "127.0.0.1:99999",
+            "127.0.0.1:",
+            "127.0.0.1:+1",
+            "localhost:99999",
+            "localhost:",
+            "",
+        ] {
             assert!(listen(text).is_err(), "{text}");
         }
         assert!(listen(":9000").unwrap_err().contains("127.0.0.1:9000"));

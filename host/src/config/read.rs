@@ -22,7 +22,7 @@ use super::{
     reader::{Section, Value},
     tree::Tree,
 };
-use crate::auth::Access;
+use crate::{auth::Access, authority};
 
 /// Everything, or everything that is wrong.
 pub(super) fn config(text: &str, file: &Path, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
@@ -180,6 +180,7 @@ fn proxy_timeouts(section: Section<'_>) -> ProxyTimeouts {
         wait: section.get("wait", Value::span).unwrap_or(default.wait),
         response: section.get("response", Value::span).unwrap_or(default.response),
         upstream_idle: section.get("upstream_idle", Value::span).unwrap_or(default.upstream_idle),
+        upstream_age: section.get("upstream_age", Value::span).unwrap_or(default.upstream_age),
         tunnel: section.get("tunnel", Value::span).unwrap_or(default.tunnel),
         drain: section.get("drain", Value::span).unwrap_or(default.drain),
     };
@@ -318,8 +319,10 @@ fn listen(value: &Value<'_>) -> Option<SocketAddr> {
 fn uri(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     let uri: Option<http::Uri> = text.parse().ok();
-    let valid =
-        uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    let valid = uri.is_some_and(|uri| {
+        let authority = uri.authority().and_then(|authority| authority::split(authority.as_str()));
+        matches!(uri.scheme_str(), Some("http" | "https")) && authority.is_some()
+    });
     if valid {
         Some(text.trim_end_matches('/').to_owned())
     } else {

@@ -84,6 +84,29 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_none_is_no_server() {
+        for uri in [
+            "http://a:99999",
+            "http://a:",
+            "http://a:0",
+            "http://a:+80",
+            "h2c://[::1]:65536/b",
+            "http://u@a:1",
+        ] {
+            let uris =
+                [json!({"server": uri}), json!({"servers": [uri]}), json!({"servers": [{"uri": uri}]})];
+            for spec in uris.into_iter().chain([json!({"load_balancer": uri})]) {
+                assert!(problems(&spec)[0].contains("is not a server"), "{spec}");
+            }
+        }
+        for uri in
+            ["http://a", "http://a:1", "http://a:65535/base", "h2c://[::1]:2", "http://my_service.ns:80"]
+        {
+            assert!(server(&json!(uri)).is_ok(), "{uri}");
+        }
+    }
+
+    #[test]
     fn says_everything_that_is_wrong_by_field() {
         let found = problems(&json!({
             "sever": "http://a:1", "sticky": {"ttl": "fast"}, "servers": ["ftp://b", {"uri": "http://c:1", "weight": -1}],

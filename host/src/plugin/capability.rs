@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use super::{etcd::EtcdClient, state::StateStore};
+use crate::authority;
 
 /// The host's side of the capabilities of one plugin.
 pub(super) struct Capabilities {
@@ -60,10 +61,7 @@ impl fmt::Display for Grant {
 }
 
 fn is_host(text: &str) -> bool {
-    let name = text.strip_prefix("*.").unwrap_or(text);
-    let authority: Option<http::uri::Authority> = name.parse().ok();
-    text == "*"
-        || authority.is_some_and(|authority| !name.contains(['@', '*', '/']) && !authority.host().is_empty())
+    text == "*" || authority::split(text.strip_prefix("*.").unwrap_or(text)).is_some()
 }
 
 fn is_variable(text: &str) -> bool {
@@ -74,12 +72,9 @@ impl Grant {
     /// Whether this lets a plugin speak to `authority`, a `host` or `host:port`.
     pub(super) fn allows_http(&self, authority: &http::uri::Authority, default_port: u16) -> bool {
         let Self::Http(granted) = self else { return false };
-        let port = authority.port_u16().unwrap_or(default_port);
-        let (host, granted_port) = match granted.rsplit_once(':') {
-            Some((host, digits)) if digits.parse::<u16>().is_ok() => (host, digits.parse::<u16>().ok()),
-            _ => (granted.as_str(), None),
-        };
-        let asked = authority.host().to_ascii_lowercase();
+        let Some((asked, port)) = authority::split(authority.as_str()) else { return false };
+        let (asked, port) = (asked.to_ascii_lowercase(), port.unwrap_or(default_port));
+        let (host, granted_port) = authority::split(granted).unwrap_or((granted, None));
         let same_host = match host.strip_prefix("*.") {
             Some(parent) => asked.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')),
             None => host == "*" || asked == host,
@@ -116,6 +111,11 @@ mod tests {
             "http:a b",
             "http:*a",
             "http:u@h",
+            "http:geo:99999",
+            "http:geo:0",
+            "http:geo:",
+            "http:*.geo:+80",
+            "tcp:127.0.0.1:99999",
             "env:",
             "env:A=B",
             "etcd:1",
@@ -138,6 +138,11 @@ mod tests {
             ("http:*.internal", "notinternal", false),
             ("http:geo.internal", "geo.internal.evil.test", false),
             ("http:*", "geo.internal", true),
+            ("http:*", "geo.internal:99999", false),
+            ("http:geo.internal", "geo.internal:", false),
+            ("http:*.internal:81", "a.internal:81", true),
+            ("http:*.internal:81", "a.internal", false),
+            ("http:[::1]:81", "[::1]:81", true),
             ("etcd", "geo.internal", false),
         ];
         for (grant, authority, allowed) in cases {

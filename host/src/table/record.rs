@@ -13,7 +13,7 @@ pub use release::{
     Rollback, UNVERSIONED,
 };
 
-use crate::units::Span;
+use crate::{authority, units::Span};
 
 pub use super::lease::{Draining, Lease};
 
@@ -166,9 +166,8 @@ impl FromStr for ServerUri {
         let uri: http::Uri = text.parse().map_err(|_| invalid())?;
         let authority = uri.authority().ok_or_else(invalid)?;
         let scheme = matches!(uri.scheme_str(), Some("http" | "h2c"));
-        let port = authority.port().is_none() || authority.port_u16().is_some_and(|port| port > 0);
-        let plain = uri.query().is_none() && !authority.as_str().contains('@') && !text.contains('#');
-        if !scheme || !port || !plain || authority.host().is_empty() || text.len() > 1024 {
+        let plain = uri.query().is_none() && !text.contains('#');
+        if !scheme || !plain || authority::split(authority.as_str()).is_none() || text.len() > 1024 {
             return Err(invalid());
         }
         Ok(Self(text.trim_end_matches('/').into()))

@@ -9,10 +9,12 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
+
+use crate::forbidden::is_forbidden;
 
 /// Why a notification did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +67,7 @@ async fn post_now(posted: Posted<'_>, tls: &Arc<ClientConfig>) -> Result<(), Sen
     let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
     let secure = url.scheme_str() == Some("https");
     let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let stream = TcpStream::connect((&*host, port)).await;
+    let stream = connect(&host, port).await;
     let stream = stream.map_err(|error| SendError::Connect(format!("{host}:{port}"), error))?;
     let status = if secure {
         let name = ServerName::try_from(host).map_err(|error| SendError::Tls(io::Error::other(error)))?;
@@ -76,6 +78,24 @@ async fn post_now(posted: Posted<'_>, tls: &Arc<ClientConfig>) -> Result<(), Sen
         exchange(stream, posted).await?
     };
     if status.is_success() { Ok(()) } else { Err(SendError::Answer(status)) }
+}
+
+/// To the first address that answers, of those that a target may have.
+async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "no address");
+    for address in lookup_host((host, port)).await? {
+        if is_forbidden(address.ip()) {
+            let why =
+                format!("{} is not dialled: it is link-local, multicast or a metadata service", address.ip());
+            failed = io::Error::new(io::ErrorKind::PermissionDenied, why);
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 async fn exchange(
@@ -97,4 +117,31 @@ async fn exchange(
     let mut connections = tokio::task::JoinSet::new();
     connections.spawn(connection);
     Ok(sender.send_request(request).await?.status())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn metadata_services_are_no_targets() {
+        let tls = tls(&[]);
+        for url in [
+            "http://169.254.169.254/latest",
+            "https://169.254.169.254/",
+            "http://[fd00:ec2::254]/",
+            "http://[::ffff:169.254.169.254]:80/",
+            "http://100.100.100.200/",
+            "http://168.63.129.16:32526/",
+            // Names may be written as numbers.
+            "http://2852039166/",
+            "http://0xa9fea9fe/",
+        ] {
+            let url: Uri = url.parse().unwrap();
+            let posted = Posted { url: &url, headers: &[], body: String::new() };
+            let error = post(posted, &tls, Duration::from_secs(5)).await.unwrap_err();
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            assert!(cause.contains("is not dialled"), "{url}: {error}: {cause}");
+        }
+    }
 }

@@ -2,9 +2,12 @@
 
 use http::{HeaderName, Method};
 
-use crate::config::{
-    RouteConfig,
-    reader::{Section, Value},
+use crate::{
+    authority,
+    config::{
+        RouteConfig,
+        reader::{Section, Value},
+    },
 };
 
 pub(super) fn one(section: Section<'_>) -> Option<RouteConfig> {
@@ -33,9 +36,8 @@ struct RouteConfigDraft {
 fn host(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     let name = text.strip_prefix("*.").unwrap_or(text);
-    let authority: Option<http::uri::Authority> = name.parse().ok();
-    match authority {
-        Some(authority) if authority.host() == name && !name.contains('*') => Some(text.to_ascii_lowercase()),
+    match authority::split(name) {
+        Some((_, None)) => Some(text.to_ascii_lowercase()),
         _ => value.refuse(format!(
             "`{text}` is not a host: write chat.example.com or *.example.com, without a port"
         )),

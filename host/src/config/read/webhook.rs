@@ -7,6 +7,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::bounded;
 use crate::{
+    authority,
     config::{
         WebhookConfig,
         reader::{Section, Value},
@@ -50,7 +51,7 @@ fn url(value: &Value<'_>) -> Option<Uri> {
     let text = value.text()?;
     let uri: Option<Uri> = text.parse().ok();
     let valid = |uri: &Uri| {
-        let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        let plain = uri.authority().is_some_and(|it| authority::split(it.as_str()).is_some());
         matches!(uri.scheme_str(), Some("http" | "https")) && plain
     };
     // What is wrong with it is not repeated: the path of a webhook is often a secret.

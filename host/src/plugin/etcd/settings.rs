@@ -4,6 +4,8 @@ use std::{fmt, path::PathBuf};
 
 use etcd_client::{Certificate, Identity, TlsOptions};
 
+use crate::authority;
+
 /// Where etcd listens unless told otherwise.
 const DEFAULT: &str = "http://127.0.0.1:2379";
 
@@ -97,8 +99,7 @@ fn endpoint(text: &str) -> Result<String, InvalidEtcdSettings> {
     let uri: http::Uri = text.parse().map_err(|_| invalid())?;
     let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
     let plain = uri.path() == "/" && uri.query().is_none();
-    let authority =
-        uri.authority().filter(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
+    let authority = uri.authority().and_then(|authority| authority::split(authority.as_str()));
     if scheme && plain && authority.is_some() {
         Ok(text.trim_end_matches('/').to_owned())
     } else {

@@ -2,14 +2,17 @@
 //! that only the machine itself should speak to; and marked, so that none of them comes back to its
 //! plugin as a message.
 
-use std::{future::Future, net::IpAddr};
+use std::{future::Future, net::SocketAddr};
 
 use http::uri::{Authority, Scheme};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
 
-use crate::plugin::{
-    capability::Grant,
-    trail::{Mark, Trail},
+use crate::{
+    forbidden::is_forbidden,
+    plugin::{
+        capability::Grant,
+        trail::{Mark, Trail},
+    },
 };
 
 /// Lets requests to granted hosts through.
@@ -53,29 +56,46 @@ impl WasiHttpHooks for Egress {
                 tracing::warn!(uri = %without_secrets(request.uri()), "a plugin's request goes to a host that is not granted");
                 return Err(Error::HttpRequestDenied);
             };
-            check_addresses(&authority, port).await?;
+            let addresses = resolve(&authority, port).await?;
+            if request.uri().scheme() != Some(&Scheme::HTTPS) {
+                pin(&mut request, reachable(addresses).await?);
+            }
             let (response, io) = default_send_request(request, options).await?;
             Ok((response.map(http_body_util::BodyExt::boxed_unsync), Box::new(io) as Io))
         })
     }
 }
 
-/// A granted name may resolve to anything; what lies on the link is never meant.
-async fn check_addresses(authority: &Authority, port: u16) -> Result<(), Error> {
+/// Where a granted name leads; it may resolve to anything, but some of that is never meant.
+async fn resolve(authority: &Authority, port: u16) -> Result<Vec<SocketAddr>, Error> {
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let resolved = tokio::net::lookup_host((host, authority.port_u16().unwrap_or(port))).await;
-    let mut addresses = resolved.map_err(|_| Error::DestinationNotFound)?;
-    if addresses.any(|address| is_forbidden(address.ip())) {
-        Err(Error::DestinationIpProhibited)
-    } else {
-        Ok(())
+    let addresses: Vec<_> = resolved.map_err(|_| Error::DestinationNotFound)?.collect();
+    match addresses.iter().any(|address| is_forbidden(address.ip())) {
+        true => Err(Error::DestinationIpProhibited),
+        false => Ok(addresses),
     }
 }
 
-fn is_forbidden(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.is_link_local() || address.is_unspecified() || address.is_broadcast(),
-        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_unspecified(),
+/// The first that answers; one alone is not tried.
+async fn reachable(addresses: Vec<SocketAddr>) -> Result<SocketAddr, Error> {
+    let mut last = None;
+    for address in &addresses {
+        if addresses.len() == 1 || tokio::net::TcpStream::connect(address).await.is_ok() {
+            return Ok(*address);
+        }
+        last = Some(*address);
+    }
+    last.ok_or(Error::DestinationNotFound)
+}
+
+/// Sends a request to an address that was looked at: the name might resolve to another the next time.
+/// Only without TLS, which is for the name, as the certificate is that an impostor would need.
+fn pin(request: &mut http::Request<WasiBody>, address: SocketAddr) {
+    let mut parts = request.uri().clone().into_parts();
+    parts.authority = address.to_string().parse().ok();
+    if let Ok(uri) = http::Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
     }
 }
 
