@@ -3,6 +3,7 @@
 
 pub mod check;
 mod data;
+mod descriptors;
 mod mapping;
 mod routing;
 mod scratch;
@@ -21,6 +22,7 @@ use crate::{
     config::{Config, Overrides, reload},
     discovery::{self, Discovery},
     drain::{self, Drained, Trigger},
+    listener::ListenerOptions,
     plugin::{self, Plugins, table::TablePlugin},
     proxy::{self, Planner, Proxy},
     release,
@@ -64,7 +66,9 @@ impl Gateway {
     pub async fn start(config: Config, source: Source) -> anyhow::Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let data = Data::open(&config.data.dir)?;
-        let api_listener = api::Listener::bind(&config.api).await?;
+        let listener = proxy::listener_options(&config.proxy);
+        let shares = descriptors::divide(&config, listener.worker_count());
+        let api_listener = api::Listener::bind(&config.api, shares.api).await?;
         let api_address = api_listener.address()?;
         let registry = telemetry::registry();
         let plugins = start_plugins(&config, &registry).await?;
@@ -75,12 +79,14 @@ impl Gateway {
         let table = Table::start(Arc::new(adapter), options).await;
         table.stats().register(&registry)?;
         let options = mapping::discovery_options(&config.discovery);
+        let options = discovery::Options { connections: shares.services, ..options };
         let metrics = discovery::Metrics::new(&registry)?;
         let memory = mapping::discovery_memory(&config);
         let discovery = Discovery::start(Arc::clone(&table), options, metrics, Some(memory));
         let routing = Routing::new(&config, router.clone(), &registry, &table, (&plugins, &discovery))?;
         let webhooks = webhook::Metrics::new(&registry)?;
-        let proxy = Proxy::start(proxy::listener_options(&config.proxy), routing.parts.clone())?;
+        let listener = ListenerOptions { max_connections: shares.clients, ..listener };
+        let proxy = Proxy::start(listener, routing.parts.clone())?;
         let (drain, holder) = drain::drain();
         let (leave, leaving) = drain::drain();
         let (reload, config) = follow(config, source);

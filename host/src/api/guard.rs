@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::{
     State,
     problem::{Kind, Problem},
+    serve::Asked,
     token::token,
 };
 use crate::{
@@ -105,6 +106,9 @@ pub(super) async fn guard(Shared(state): Shared<State>, mut request: Request, ne
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
+    if let Err(problem) = spare(&caller, &request) {
+        return problem.into_response();
+    }
     let waits = request.method() == Method::POST && request.uri().path().ends_with("/drain");
     request.extensions_mut().insert(caller);
     if waits {
@@ -148,6 +152,17 @@ fn admit(config: &Config, request: &Request) -> Result<Caller, Problem> {
             Err(Problem::new(Kind::Unauthenticated, format!("{given}: send `Authorization: Bearer TOKEN`")))
         }
     }
+}
+
+/// A connection over the bound is for health checks and operators.
+fn spare(caller: &Caller, request: &Request) -> Result<(), Problem> {
+    let spare = request.extensions().get::<Asked>().is_some();
+    let checks = matches!(request.uri().path(), "/live" | "/ready");
+    if spare && !checks && !caller.may(Action::Admin, None) {
+        let why = "the API has all the connections that it may have (`[api.limits] connections`); try again";
+        return Err(Problem::new(Kind::TooMany, why));
+    }
+    Ok(())
 }
 
 fn host(request: &Request) -> Option<&str> {

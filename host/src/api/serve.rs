@@ -1,5 +1,7 @@
 //! The API's listener: accepts connections, bounds them, and serves the router on each.
 
+mod reserve;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
@@ -23,7 +25,11 @@ use crate::{
     config::ApiConfig,
     drain::Drain,
     listener::{TlsFiles, tls},
+    pace::Pace,
 };
+use reserve::Reserve;
+
+pub(super) use reserve::Asked;
 
 /// Enough for the heads that the API takes.
 const HEAD: usize = 32 << 10;
@@ -34,6 +40,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A socket that listens, and its certificate.
 pub struct Listener {
     socket: TcpListener,
+    connections: usize,
     tls: Option<(TlsFiles, Arc<ArcSwap<ServerConfig>>)>,
 }
 
@@ -49,15 +56,16 @@ pub enum BindError {
 }
 
 impl Listener {
-    /// Listens as configured.
-    pub async fn bind(config: &ApiConfig) -> Result<Self, BindError> {
+    /// Listens as configured, for at most so many connections.
+    pub async fn bind(config: &ApiConfig, connections: usize) -> Result<Self, BindError> {
         let tls = config.tls.as_ref().map(|files| {
             let files = TlsFiles { cert: files.cert.clone(), key: files.key.clone() };
             tls::load(&files).map(|loaded| (files, Arc::new(ArcSwap::new(loaded))))
         });
         let tls = tls.transpose()?;
         let socket = TcpListener::bind(config.listen).await;
-        Ok(Self { socket: socket.map_err(|error| BindError::Address(config.listen, error))?, tls })
+        let socket = socket.map_err(|error| BindError::Address(config.listen, error))?;
+        Ok(Self { socket, connections, tls })
     }
 
     /// Where it listens.
@@ -66,14 +74,14 @@ impl Listener {
     }
 }
 
-/// Serves the API until the drain is requested and every connection has finished. Connections
-/// over the bound wait in the listener's backlog.
+/// Serves the API until the drain is requested and every connection has finished. Of the connections
+/// over the bound some are served for health checks and operators; the rest are closed.
 pub async fn serve(listener: Listener, state: State) {
     let (drain, api) = (state.drain.clone(), state.config.borrow().api.clone());
-    let places = Arc::new(Semaphore::new(api.limits.connections));
+    let places = Arc::new(Semaphore::new(listener.connections));
     let certificate = listener.tls.as_ref().map(|(_, certificate)| Arc::clone(certificate));
     let (head, stall) = (api.timeouts.head, api.timeouts.request);
-    let connection = Connection { router: router(state), head, stall, certificate, drain };
+    let connection = Connection { router: router(state), head, stall, certificate, drain, asked: None };
     let accepting = accept(&listener.socket, places, &connection);
     match listener.tls.clone() {
         Some((files, certificate)) => tokio::select! {
@@ -85,25 +93,42 @@ pub async fn serve(listener: Listener, state: State) {
 }
 
 async fn accept(socket: &TcpListener, places: Arc<Semaphore>, connection: &Connection) {
+    let (reserve, said) = (Reserve::default(), Pace::default());
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             () = connection.drain.requested() => return,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let connection = connection.clone();
-                tokio::spawn(async move {
-                    connection.serve(stream, peer).await;
-                    drop(place);
-                });
-            }
+            Ok((stream, peer)) => admit(connection, &places, &reserve, (stream, peer)),
             Err(error) => {
-                tracing::debug!(%error, "the API could not accept a connection");
+                if let Some(unsaid) = said.turn() {
+                    tracing::warn!(%error, unsaid, "the API cannot accept connections; trying again");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+fn admit(
+    connection: &Connection,
+    places: &Arc<Semaphore>,
+    reserve: &Reserve,
+    (stream, peer): (TcpStream, SocketAddr),
+) {
+    let connection = connection.clone();
+    if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        tokio::spawn(async move {
+            connection.serve(stream, peer).await;
+            drop(place);
+        });
+        return;
+    }
+    let head = connection.head.min(reserve::HEAD);
+    let served = |asked| Connection { head, asked: Some(asked), ..connection }.serve(stream, peer);
+    if !reserve.serve(served) {
+        tracing::debug!(%peer, "a connection to the API was refused: too many are open");
     }
 }
 
@@ -115,6 +140,8 @@ struct Connection {
     stall: Duration,
     certificate: Option<Arc<ArcSwap<ServerConfig>>>,
     drain: Drain,
+    /// It is one over the bound, for a single request.
+    asked: Option<Asked>,
 }
 
 impl Connection {
@@ -135,12 +162,17 @@ impl Connection {
 
     async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr) {
         let service = TowerToHyperService::new(self.router.clone());
+        let asked = self.asked.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
+            if let Some(asked) = asked.clone().filter(Asked::asks) {
+                request.extensions_mut().insert(asked);
+            }
             hyper::service::Service::call(&service, request.map(Body::new))
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(self.head).max_buf_size(HEAD);
+        http.keep_alive(self.asked.is_none());
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         tokio::pin!(connection);
         tokio::select! {

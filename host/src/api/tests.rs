@@ -40,11 +40,7 @@ impl Routing for Always {
         std::future::ready(known.then_some(explanation)).boxed()
     }
 
-    fn health(&self, _: &ServerUri) -> Health {
-        Health::Healthy
-    }
-
-    fn standing(&self, _: &ServerUri) -> Standing {
+    fn standing(&self, _: &ServiceId, _: &str) -> Standing {
         Standing::default()
     }
 }
@@ -92,7 +88,7 @@ async fn start(config: &str) -> Api {
         drain: holder,
     };
     let listener =
-        Listener::bind(&ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), ..api }).await.unwrap();
+        Listener::bind(&ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), ..api }, 64).await.unwrap();
     let address = listener.address().unwrap();
     tokio::spawn(serve(listener, state.clone()));
     Api { address, state, _configs: configs, _trigger: trigger, _dir: dir }

@@ -4,10 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{
-    Handler, Unserved, connection,
-    worker::{Stop, Worker},
-};
+use super::{Handler, Unserved, connection, worker::Worker};
 
 /// After an error that is the process's own, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -20,7 +17,7 @@ pub(crate) async fn run<H: Handler>(worker: Arc<Worker<H>>, listener: TcpListene
             () = worker.stop.stopping() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => admit(&worker, stream),
-                Err(error) => recover(&worker.stop, error).await,
+                Err(error) => recover(&worker, &error).await,
             },
         }
     }
@@ -41,13 +38,19 @@ fn admit<H: Handler>(worker: &Arc<Worker<H>>, stream: TcpStream) {
     tokio::spawn(connection::serve(worker.clone(), stream, peer, place));
 }
 
-async fn recover(stop: &Stop, error: io::Error) {
+/// Goes on at once after an error of the connection alone. When the process lacks something, a pause
+/// leaves the rest of it time to give that back; who waits meanwhile is in the kernel's backlog.
+async fn recover<H: Handler>(worker: &Worker<H>, error: &io::Error) {
     let of_the_connection = matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     );
-    if !of_the_connection {
-        tracing::warn!(%error, "cannot accept connections; trying again");
-        let _ = tokio::time::timeout(PAUSE, stop.stopping()).await;
+    if of_the_connection {
+        return;
     }
+    worker.handler.unserved(Unserved::Exhausted);
+    if let Some(unsaid) = worker.said.turn() {
+        tracing::warn!(%error, unsaid, "cannot accept connections; trying again");
+    }
+    let _ = tokio::time::timeout(PAUSE, worker.stop.stopping()).await;
 }

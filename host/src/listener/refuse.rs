@@ -11,6 +11,8 @@ use crate::{grpc, http1::request::Refused};
 pub enum Unserved {
     /// More connections than there may be, in all or of one peer.
     Connections,
+    /// The process lacks what a connection takes, such as file descriptors; it is tried again.
+    Exhausted,
     /// The head is not understood, or could be understood in two ways.
     Malformed,
     /// The head is too long, or has too many headers.
@@ -23,13 +25,20 @@ pub enum Unserved {
 
 impl Unserved {
     /// Every one of them.
-    pub const ALL: [Self; 5] =
-        [Self::Connections, Self::Malformed, Self::HeadTooLarge, Self::TargetTooLong, Self::Coding];
+    pub const ALL: [Self; 6] = [
+        Self::Connections,
+        Self::Exhausted,
+        Self::Malformed,
+        Self::HeadTooLarge,
+        Self::TargetTooLong,
+        Self::Coding,
+    ];
 
     /// As metrics name it, and the type of the problem that the client is told of.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::Exhausted => "exhausted",
             Self::Malformed => "malformed",
             Self::HeadTooLarge => "head-too-large",
             Self::TargetTooLong => "target-too-long",

@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 
 use super::{Clock, Handler, ListenerOptions, accept, limit::Limits, tls};
+use crate::pace::Pace;
 
 /// Why a listener could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,8 @@ pub(crate) struct Worker<H> {
     pub(crate) clock: Arc<Clock>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) stop: Arc<Stop>,
+    /// Of the log lines that no connection could be accepted, those of all workers.
+    pub(crate) said: Arc<Pace>,
     pub(crate) tls: Option<tls::Acceptor>,
     /// Connections and tunnels of this worker.
     pub(crate) open: Arc<watch::Sender<usize>>,
@@ -129,7 +132,7 @@ pub fn start<H: Handler>(
     let certificates = certificates.map(|config| Arc::new(ArcSwap::new(config)));
     let sockets = bind_all(&options)?;
     let address = local_address(&sockets, &options)?;
-    let stop = Arc::new(Stop::default());
+    let (stop, said) = (Arc::new(Stop::default()), Arc::new(Pace::default()));
     let limits = Limits::new(options.max_connections, options.max_connections_per_peer);
     let mut running = Running {
         address,
@@ -148,6 +151,7 @@ pub fn start<H: Handler>(
             clock,
             limits: limits.clone(),
             stop: stop.clone(),
+            said: said.clone(),
             tls: certificates.clone().map(tls::Acceptor::new),
             open: Arc::new(watch::channel(0).0),
         });
