@@ -42,8 +42,8 @@ use crate::{
     discovery::Discovery,
     drain::Drain,
     plugin::Plugins,
-    resolve::{Explanation, Health, Question},
-    table::{Table, adapter::Revision, record::ServerUri},
+    resolve::{Explanation, Question},
+    table::{ServiceId, Table, adapter::Revision},
 };
 
 /// What the API asks of the part that routes messages.
@@ -55,21 +55,18 @@ pub trait Routing: Send + Sync {
     /// Waits until messages are routed by a view at least as new as this.
     fn follows(&self, revision: Revision) -> BoxFuture<'_, ()>;
 
-    /// How a server is.
-    fn health(&self, uri: &ServerUri) -> Health;
-
-    /// What that is made of.
-    fn standing(&self, uri: &ServerUri) -> Standing;
+    /// What is known of a server of a service besides its record.
+    fn standing(&self, service: &ServiceId, server: &str) -> Standing;
 }
 
 /// What a router has seen of a server itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Active checks say that it is not well.
+    /// Active checks of the service say that it is not well.
     pub fails_checks: bool,
-    /// Failures of messages in a row keep it from getting any for a while.
+    /// Failures of messages in a row keep it from getting any of the service for a while.
     pub ejected: bool,
-    /// Messages on their way.
+    /// Messages on their way, of any service.
     pub in_flight: u32,
 }
 

@@ -186,6 +186,8 @@ pub struct ProxyTimeouts {
     pub response: Duration,
     /// After which an idle connection to a server is closed.
     pub upstream_idle: Duration,
+    /// After which a connection to a server is used for no further message; 0 lets it be.
+    pub upstream_age: Duration,
     /// Silence in both directions of an upgraded connection.
     pub tunnel: Duration,
     /// To finish what runs after SIGTERM.
@@ -205,6 +207,7 @@ impl Default for ProxyTimeouts {
             wait: seconds(2),
             response: seconds(60),
             upstream_idle: seconds(60),
+            upstream_age: seconds(600),
             tunnel: seconds(3600),
             drain: seconds(30),
         }

@@ -29,7 +29,7 @@ mod session;
 mod writer;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -48,7 +48,7 @@ use tokio::{
 
 use crate::{
     drain::Drain,
-    table::{ServiceId, Table, TableError, lease::Draining, record::ServerUri},
+    table::{ServiceId, Table, TableError, lease::Draining},
     units::Span,
 };
 use bell::News;
@@ -65,8 +65,9 @@ pub use memory::Memory;
 pub use metrics::Metrics;
 pub use options::Options;
 
-/// The servers that fail their active checks at this router.
-type Failing = Arc<HashSet<ServerUri>>;
+/// The servers that fail their active checks at this router, by service: ids of the server list, and
+/// the URI of a `server`.
+type Failing = Arc<HashMap<ServiceId, BTreeSet<Arc<str>>>>;
 
 /// The connections of services to this router, and what follows from them. Dropping every copy of
 /// it leaves the tasks that follow the table until [`Discovery::stop`].
@@ -124,7 +125,10 @@ impl Discovery {
     }
 
     /// Follows which servers fail their active checks: these are not there for those who need them.
-    pub fn follow_checks(self: &Arc<Self>, mut failing: watch::Receiver<Arc<HashSet<ServerUri>>>) {
+    pub fn follow_checks(
+        self: &Arc<Self>,
+        mut failing: watch::Receiver<Arc<HashMap<ServiceId, BTreeSet<Arc<str>>>>>,
+    ) {
         let discovery = Arc::clone(self);
         failing.mark_changed();
         self.tasks.lock().spawn(async move {

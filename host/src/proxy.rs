@@ -15,7 +15,9 @@ mod bearer;
 mod exchange;
 mod filter;
 mod forward;
+mod gather;
 mod head;
+mod health;
 mod identify;
 mod reply;
 mod route;
@@ -48,10 +50,11 @@ use crate::{
     resolve::{Explanation, Question},
     table::Assignments,
     token,
-    upstream::{Endpoints, Pools},
+    upstream::{Endpoints, Pools, whole::Room},
 };
 
 pub use explain::Unexplained;
+pub use health::Seen;
 pub use metrics::Metrics;
 pub use plan::{Compiler, Plan, Planner};
 pub use reply::Reply;
@@ -108,7 +111,7 @@ impl Parts {
     /// As [`Proxy::explain`].
     pub async fn explain(&self, question: Question) -> Result<Explanation, Unexplained> {
         let plan = self.plan.load_full();
-        explain::explain(&plan, &self.assignments, &self.endpoints, question, unix_now()).await
+        explain::explain(&plan, &self.assignments, question, unix_now()).await
     }
 }
 
@@ -121,6 +124,8 @@ struct Worker {
     pools: Pools,
     budget: forward::Budget,
     tokens: token::Cache,
+    /// For small bodies that are read before they are sent.
+    room: Room,
     /// Milliseconds since the Unix epoch, as of the last tick.
     unix: AtomicU64,
 }
@@ -131,7 +136,8 @@ impl Worker {
         let pools = Pools::new(&endpoints);
         let unix = AtomicU64::new(unix_now());
         let (budget, tokens) = (forward::Budget::default(), token::Cache::default());
-        Self { plan, assignments, endpoints, metrics, pools, budget, tokens, unix }
+        let room = Room::new(gather::ROOM);
+        Self { plan, assignments, endpoints, metrics, pools, budget, tokens, room, unix }
     }
 
     fn now(&self) -> u64 {

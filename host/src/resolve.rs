@@ -1,7 +1,7 @@
 //! The routing rule: which server a client's message to a service goes to.
 //!
 //! 1. The service has a `server`: that one.
-//! 2. The client has an assignment whose server is there and not unhealthy: that one.
+//! 2. The client has an assignment whose server is there and well: that one.
 //! 3. The service has a registrar: what it says.
 //! 4. The server list: at random, by weight.
 //! 5. Nothing.
@@ -9,7 +9,12 @@
 //! Which version a name without one means is decided before, by [`version()`].
 //!
 //! What 3 and 4 decide becomes the assignment by create-if-absent, so that routers that decide at
-//! once agree. [`resolve`] is the only place that says this; the proxy and `GET /v1/explain` both
+//! once agree. While the server of an assignment is there and not well, 3 and 4 decide on a detour:
+//! the assignment stays, and the client returns to it. Only a server that is gone or has left voids
+//! an assignment, and not even that a pinned one. A detour is the same for the same client while the
+//! same servers are well, and costs no write.
+//!
+//! [`resolve`] is the only place that says this; the proxy and `GET /v1/explain` both
 //! call it, with different [`Sources`]. It knows only the types of `table`: no socket, no plugin,
 //! no clock.
 
@@ -110,8 +115,24 @@ pub enum Health {
     Suspect,
     /// Keeps its clients and gets no new ones.
     Draining,
-    /// Gets nothing.
+    /// Messages to it failed in a row: it gets nothing for a while, unless a registrar insists. Its
+    /// clients' assignments stay.
+    Ejected,
+    /// Fails its active checks: it gets nothing. Its clients' assignments stay.
     Unhealthy,
+    /// Its drain is over: it gets nothing any more.
+    Left,
+}
+
+/// An assignment as this router remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cached {
+    /// The number of its server's id or URI.
+    pub server: u32,
+    /// It does not expire: somebody wants it so, whatever becomes of the server.
+    pub pinned: bool,
+    /// If it is followed now, that use should prolong it.
+    pub due: bool,
 }
 
 /// What a registrar said.
@@ -138,8 +159,11 @@ pub enum OnError {
 
 /// What the rule asks of the world, about the one client and service of the [`Query`].
 pub trait Sources: Send {
-    /// The server's number of an unexpired assignment that this router remembers. Must not wait.
-    fn cached(&mut self) -> Option<u32>;
+    /// The unexpired assignment that this router remembers. Must not wait.
+    fn cached(&mut self) -> Option<Cached>;
+
+    /// Prolongs the remembered assignment, which was due and is followed. Must not wait.
+    fn prolong(&mut self);
 
     /// The text that a number stands for: a server's id or URI.
     fn text(&self, number: u32) -> Option<Arc<str>>;
@@ -157,12 +181,16 @@ pub trait Sources: Send {
     /// Remembers a choice for a moment, here only: the table cannot be reached.
     fn hold(&mut self, server: &str);
 
+    /// The number of the server on which the registrar decided for the client's detour a moment ago,
+    /// here. Must not wait.
+    fn detour(&mut self) -> Option<u32>;
+
+    /// Remembers for a moment, here only, what the registrar decided for the client's detour.
+    fn remember_detour(&mut self, server: &str);
+
     /// How a listed server is. The caller sees to it that a router that has lost its own network
     /// does not call every server unhealthy.
     fn health(&self, server: &Server) -> Health;
-
-    /// How a server is that is in no list.
-    fn health_elsewhere(&self, uri: &ServerUri) -> Health;
 
     /// Asks the registrar of the service; called only if it has one.
     fn ask(&mut self) -> impl Future<Output = Asked> + Send;
@@ -202,6 +230,8 @@ enum Registrar {
     /// There is none, or it passed: why, in words.
     Passed(String),
     To(Target),
+    /// It said so before, for the detour that the client still takes.
+    Still(Target),
     Over(Outcome),
 }
 
@@ -210,6 +240,7 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
         let passed = match self.registrar().await {
             Registrar::Over(outcome) => return outcome,
             Registrar::To(target) => return self.settle(target, Step::Registrar).await,
+            Registrar::Still(target) => return Outcome::To(target, Step::Registrar),
             Registrar::Passed(why) => why,
         };
         self.trace.note(Step::Registrar, || passed.clone());
@@ -226,6 +257,11 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
         let Some(name) = &self.query.service.record.registrar else {
             return Registrar::Passed("none is set".to_owned());
         };
+        if let Some(target) = self.detour() {
+            let text = standing::text(self.query.service, &target);
+            self.trace.note(Step::Registrar, || format!("`{name}` chose {text} for this detour before"));
+            return Registrar::Still(target);
+        }
         match self.sources.ask().await {
             Asked::Pass => Registrar::Passed(format!("`{name}` passed")),
             Asked::Reject(rejection) => {
@@ -241,15 +277,30 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
         }
     }
 
+    /// Where the registrar sent this client before, if it is on the same detour and that still goes.
+    fn detour(&mut self) -> Option<Target> {
+        let Standing::Detour { lasts: true, .. } = self.standing else { return None };
+        let number = self.sources.detour()?;
+        let target = standing::numbered(self.query.service, self.sources, number)?;
+        let goes =
+            matches!(standing::health(self.query, self.sources, &target), Health::Healthy | Health::Suspect);
+        (goes && !standing::avoided(self.query, &target)).then_some(target)
+    }
+
     /// What a registrar's text means, or why it cannot be followed.
     fn answered(&self, text: &str) -> Result<Target, &'static str> {
         let target = standing::target(self.query.service, text)
             .ok_or("which is neither the id of a server of this service nor an absolute http:// URI")?;
         match standing::health(self.query, self.sources, &target) {
             Health::Unhealthy => Err("which is unhealthy"),
-            Health::Draining => Err("which is leaving"),
-            _ if standing::avoided(self.query, &target) => Err("which was tried already"),
-            _ => Ok(target),
+            Health::Draining | Health::Left => Err("which is leaving"),
+            // It says where, and this router's own experience is no reason to send the client nowhere.
+            Health::Ejected | Health::Suspect | Health::Healthy => {
+                match standing::avoided(self.query, &target) {
+                    true => Err("which was tried already"),
+                    false => Ok(target),
+                }
+            }
         }
     }
 
@@ -265,7 +316,7 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
 
     fn list(&mut self) -> Result<usize, Unavailable> {
         match self.standing {
-            Standing::Unknown(_) => pick::by_client(self.query, self.sources),
+            Standing::Unknown(_) | Standing::Detour { .. } => pick::by_client(self.query, self.sources),
             _ => pick::at_random(self.query, self.sources),
         }
     }
@@ -282,7 +333,14 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
                 sources.hold(&text);
                 return Outcome::To(target, step);
             }
-            Standing::Off | Standing::Detour | Standing::Holds(_) => return Outcome::To(target, step),
+            Standing::Detour { lasts, .. } => {
+                // What the list gives is the same each time.
+                if lasts && step == Step::Registrar {
+                    sources.remember_detour(&text);
+                }
+                return Outcome::To(target, step);
+            }
+            Standing::Off | Standing::Holds(_) => return Outcome::To(target, step),
         };
         match claim(sources, &text, condition).await {
             Ok(Some(stored)) if stored.server != text => {

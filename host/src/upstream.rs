@@ -12,9 +12,12 @@ pub mod endpoint;
 pub mod http1;
 pub mod http2;
 pub mod metrics;
+mod name;
 pub mod options;
 pub mod outgoing;
 pub mod pool;
+mod uploads;
+pub mod whole;
 
 mod replay;
 
@@ -38,6 +41,15 @@ pub enum UpstreamError {
         #[source]
         source: dial::DialError,
     },
+    /// No connection could be opened, for a reason of this router's own; the server has seen nothing.
+    #[error("cannot open a connection to {server}")]
+    Local {
+        /// The URI.
+        server: String,
+        /// What is lacking.
+        #[source]
+        source: dial::DialError,
+    },
     /// Every connection allowed is busy, and none became free in time.
     #[error("all {limit} connections to {server} are busy")]
     Busy {
@@ -55,6 +67,17 @@ pub enum UpstreamError {
         #[source]
         source: Break,
     },
+}
+
+impl UpstreamError {
+    /// Whether the reason is this router's own and says nothing of the server.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Local { .. } => true,
+            Self::Broken { source: Break::Http1(http1::Http1Error::Io(error)), .. } => dial::is_local(error),
+            Self::Connect { .. } | Self::Busy { .. } | Self::Broken { .. } => false,
+        }
+    }
 }
 
 /// How a connection broke.

@@ -74,7 +74,8 @@ pub(super) async fn put(
         Problem::new(Kind::Conflict, format!("server {id} was written, and removed again meanwhile"))
     })?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(ShownServer::new(server, Source::Table, &*state.routing, checked))).into_response())
+    let standing = state.routing.standing(&service, &id);
+    Ok((status, Json(ShownServer::new(server, Source::Table, standing, checked))).into_response())
 }
 
 /// The connection that keeps a server, and goes on to do so whatever else is written of it.

@@ -5,12 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 
 use super::{
-    Routing, State,
+    Routing, Standing, State,
     problem::{Kind, Problem},
 };
 use crate::{
     plugin::PluginSet,
-    resolve::Health,
     table::{
         View,
         lease::{Draining, Lease},
@@ -104,7 +103,10 @@ impl ShownService {
         let warnings = super::plugins::warnings(plugins, &service.record);
         let record = service.record.clone();
         let checked = record.health.is_some();
-        let shown = |server: &Arc<Server>| ShownServer::new(server, source, routing, checked);
+        let shown = |server: &Arc<Server>| {
+            let standing = routing.standing(&service.id, &server.id);
+            ShownServer::new(server, source, standing, checked)
+        };
         Self {
             service: service.id.clone(),
             name: service.id.name().to_owned(),
@@ -124,19 +126,18 @@ impl ShownService {
 
 impl ShownServer {
     /// `checked`: its service says how its servers are checked.
-    pub(super) fn new(server: &Server, source: Source, routing: &dyn Routing, checked: bool) -> Self {
-        let standing = routing.standing(&server.record.uri);
+    pub(super) fn new(server: &Server, source: Source, standing: Standing, checked: bool) -> Self {
         let ServerRecord { check, draining, lease, load_balancer, .. } = server.record.clone();
-        let health = if server.is_suspect() { Health::Suspect } else { routing.health(&server.record.uri) };
         Self {
             id: server.id.to_string(),
             uri: server.record.uri.clone(),
             weight: server.record.weight,
             metadata: server.record.metadata.clone(),
-            health: match health {
-                Health::Healthy | Health::Draining => "healthy",
-                Health::Suspect => "suspect",
-                Health::Unhealthy => "unhealthy",
+            health: match standing {
+                _ if server.is_suspect() => "suspect",
+                Standing { fails_checks: true, .. } => "unhealthy",
+                Standing { ejected: true, .. } => "suspect",
+                Standing { .. } => "healthy",
             },
             checks: (check.is_some() || checked).then_some(if standing.fails_checks {
                 "failing"

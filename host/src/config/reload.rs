@@ -176,6 +176,7 @@ impl Config {
             "proxy.timeouts.connect": proxy.timeouts.connect => fixed.timeouts.connect;
             "proxy.timeouts.wait": proxy.timeouts.wait => fixed.timeouts.wait;
             "proxy.timeouts.upstream_idle": proxy.timeouts.upstream_idle => fixed.timeouts.upstream_idle;
+            "proxy.timeouts.upstream_age": proxy.timeouts.upstream_age => fixed.timeouts.upstream_age;
             "proxy.ejection.failures": proxy.ejection.failures => fixed.ejection.failures;
             "proxy.ejection.time": proxy.ejection.time => fixed.ejection.time;
             "api": self.api => running.api;

@@ -20,7 +20,7 @@ use super::{
     memory::{Horizon, Known, Seen},
     offer::Offer,
 };
-use crate::table::{Service, ServiceId, View};
+use crate::table::{ServiceId, View};
 
 /// So many services that are gone are remembered.
 const GONE: usize = 10_000;
@@ -109,13 +109,9 @@ impl Index {
     /// Takes note of which servers fail their active checks.
     pub(super) fn check(&self, view: &View, failing: &Failing) {
         let known = std::mem::replace(&mut self.0.write().failing, Arc::clone(failing));
-        let changed = |service: &&Arc<Service>| {
-            let fixed = service.record.server.iter();
-            let mut uris = fixed.chain(service.servers.iter().map(|server| &server.record.uri));
-            uris.any(|uri| known.contains(uri) != failing.contains(uri))
-        };
-        let ids = view.services().filter(changed).map(|service| &service.id);
-        let concerned = ids.flat_map(|id| [Some(id.clone()), id.name().parse().ok()]).flatten();
+        let services = known.keys().chain(failing.keys());
+        let changed = services.filter(|id| known.get(*id) != failing.get(*id));
+        let concerned = changed.flat_map(|id| [Some(id.clone()), id.name().parse().ok()]).flatten();
         self.offer(view, concerned.collect());
     }
 

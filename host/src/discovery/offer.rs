@@ -1,13 +1,14 @@
 //! What there is of a service, as services that need it are told. Pure.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
 
 use serde::Serialize;
 
+use super::Failing;
 use crate::table::{
     Named, Server, Service, ServiceId, View,
     adapter::Revision,
@@ -63,7 +64,7 @@ struct Told<'a> {
 
 impl Offer {
     /// What the view has of a requirement, but for servers that fail their active checks.
-    pub(super) fn of(view: &View, failing: &HashSet<ServerUri>, required: &ServiceId) -> Self {
+    pub(super) fn of(view: &View, failing: &Failing, required: &ServiceId) -> Self {
         let (mut servers, mut local) = (Vec::new(), false);
         for service in meant(view, required).into_iter().filter_map(|id| view.service(id)) {
             announce(service, failing, &mut servers);
@@ -115,9 +116,11 @@ fn is_checked(service: &Service) -> bool {
     service.record.health.is_some() || service.servers.iter().any(|server| server.record.check.is_some())
 }
 
-fn announce(service: &Service, failing: &HashSet<ServerUri>, servers: &mut Vec<Announced>) {
+fn announce(service: &Service, failing: &Failing, servers: &mut Vec<Announced>) {
+    let failing = failing.get(&service.id);
+    let fails = |server: &str| failing.is_some_and(|failing| failing.contains(server));
     if let Some(uri) = &service.record.server {
-        if failing.contains(uri) {
+        if fails(uri.as_str()) {
             return;
         }
         let record = ServerRecord::new(uri.clone());
@@ -125,7 +128,7 @@ fn announce(service: &Service, failing: &HashSet<ServerUri>, servers: &mut Vec<A
         return;
     }
     let there = service.servers.iter().filter(|server| server.record.draining.is_none());
-    let there = there.filter(|server| !failing.contains(&server.record.uri));
+    let there = there.filter(|server| !fails(&server.id));
     let there: Vec<&Arc<Server>> = there.collect();
     if let Some(balancer) = service.record.load_balancer.as_ref().filter(|_| !there.is_empty()) {
         let record = ServerRecord::new(balancer.clone());

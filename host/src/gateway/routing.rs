@@ -8,10 +8,10 @@ use tokio::{sync::watch, time::timeout};
 use crate::{
     api::{Routing, Standing},
     discovery::Traffic,
-    proxy::Parts,
-    release::guard::{Counts, Seen},
-    resolve::{Explanation, Health, Question},
-    table::{ServiceId, adapter::Revision, record::ServerUri},
+    proxy::{Parts, Seen},
+    release::guard::{self, Counts},
+    resolve::{Explanation, Question},
+    table::{ServiceId, adapter::Revision},
 };
 
 /// The proxy, as the API sees it.
@@ -31,9 +31,9 @@ impl Router {
 }
 
 impl Counts for Router {
-    fn seen(&self, service: &ServiceId) -> Seen {
+    fn seen(&self, service: &ServiceId) -> guard::Seen {
         let (messages, errors, seconds) = self.parts.metrics.seen(service.as_str());
-        Seen { messages, errors, seconds }
+        guard::Seen { messages, errors, seconds }
     }
 }
 
@@ -60,23 +60,10 @@ impl Routing for Router {
         })
     }
 
-    fn standing(&self, uri: &ServerUri) -> Standing {
-        let endpoint = self.parts.endpoints.get(uri);
-        Standing {
-            fails_checks: endpoint.fails_checks(),
-            ejected: endpoint.is_ejected(),
-            in_flight: endpoint.in_flight(),
-        }
-    }
-
-    fn health(&self, uri: &ServerUri) -> Health {
-        let endpoint = self.parts.endpoints.get(uri);
-        if endpoint.fails_checks() {
-            Health::Unhealthy
-        } else if endpoint.is_ejected() {
-            Health::Suspect
-        } else {
-            Health::Healthy
-        }
+    fn standing(&self, service: &ServiceId, server: &str) -> Standing {
+        let plan = self.parts.plan.load();
+        let seen = plan.service(service).and_then(|service| service.seen(server)).unwrap_or_default();
+        let Seen { fails_checks, ejected, in_flight } = seen;
+        Standing { fails_checks, ejected, in_flight }
     }
 }

@@ -118,6 +118,11 @@ impl Watch {
         self.overdue.store(false, Relaxed);
     }
 
+    /// The worker's time, in milliseconds.
+    pub fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
     /// What is waited for, or was last.
     pub fn phase(&self) -> Phase {
         Phase::from_number(self.phase.load(Relaxed))

@@ -23,7 +23,7 @@ use super::{
     routes::{self, Target},
     sources::Known,
     upgrade,
-    upload::Upload,
+    upload::{Pace, Upload},
     version::Unversioned,
 };
 use crate::{
@@ -245,7 +245,8 @@ impl Inbound {
             return RequestBody::Empty;
         }
         let watch = self.exchange.watch.clone();
-        let upload = Upload { incoming: body, allowed: limit, watch, response_timeout };
+        let pace = Pace::of(&body);
+        let upload = Upload { incoming: body, allowed: limit, watch, response_timeout, pace };
         RequestBody::Stream(upload.boxed_unsync())
     }
 

@@ -8,20 +8,19 @@ use http::{Request, StatusCode, request::Parts};
 
 use super::{
     plan::{Found, Plan, ServicePlan},
-    sources::{self, Known, health_elsewhere, missing, on_error},
+    sources::{self, Known, missing, on_error},
     version::Unversioned,
 };
 use crate::{
     plugin::message::ClientId,
     resolve::{
-        self, Asked, Explanation, Health, OnError, Outcome, Question, Sources, Step, Target, TraceLine,
+        self, Asked, Cached, Explanation, Health, OnError, Outcome, Question, Sources, Step, Target,
+        TraceLine,
     },
     table::{
         Assignments, Server, ServiceId, TableError,
         adapter::{Assignment, Condition},
-        record::ServerUri,
     },
-    upstream::Endpoints,
 };
 
 /// Why there is nothing to explain.
@@ -39,7 +38,6 @@ pub enum Unexplained {
 pub async fn explain(
     plan: &Plan,
     assignments: &Assignments,
-    endpoints: &Endpoints,
     question: Question,
     now: u64,
 ) -> Result<Explanation, Unexplained> {
@@ -67,7 +65,7 @@ pub async fn explain(
     head.method = method;
     head.uri = path.into();
     head.headers = headers;
-    let mut dry = Dry { known: &known, endpoints, head: &mut head };
+    let mut dry = Dry { known: &known, head: &mut head };
     let outcome = resolve::resolve(known.query(&[]), &mut dry, &mut trace).await;
     Ok(explanation(&service, client.as_str(), outcome, trace))
 }
@@ -122,15 +120,22 @@ fn explanation(
 /// Asks like a real message and stores nothing.
 struct Dry<'a> {
     known: &'a Known<'a>,
-    endpoints: &'a Endpoints,
     head: &'a mut Parts,
 }
 
 impl Sources for Dry<'_> {
-    fn cached(&mut self) -> Option<u32> {
-        // A look at the cache counts as a use and might renew; the table is asked instead.
+    fn cached(&mut self) -> Option<Cached> {
+        // The table is asked: it says what every router goes by.
         None
     }
+
+    fn prolong(&mut self) {}
+
+    fn detour(&mut self) -> Option<u32> {
+        self.known.detour()
+    }
+
+    fn remember_detour(&mut self, _: &str) {}
 
     fn text(&self, number: u32) -> Option<Arc<str>> {
         self.known.assignments.text(number)
@@ -148,10 +153,6 @@ impl Sources for Dry<'_> {
 
     fn health(&self, server: &Server) -> Health {
         self.known.plan.health(server)
-    }
-
-    fn health_elsewhere(&self, uri: &ServerUri) -> Health {
-        health_elsewhere(&self.endpoints.get(uri))
     }
 
     async fn ask(&mut self) -> Asked {

@@ -4,7 +4,10 @@
 //! begun (RFC 9113, section 8.7), and one that is idempotent (RFC 9110, section 9.2.2) and has no body,
 //! whose pooled connection broke before any answer.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use http::{Method, Request, Response, StatusCode, Uri, Version, header, uri::Scheme};
 use http_body::Body;
@@ -12,11 +15,12 @@ use http_body::Body;
 use super::{
     Settings,
     exchange::Inbound,
+    gather::gather,
     head,
     respond::Refusal,
     route::{self, Choice},
     sources::Known,
-    upload::TooLong,
+    upload::{TooLong, TooSlow},
 };
 use crate::{
     listener::Phase,
@@ -64,10 +68,11 @@ impl Outbound<'_> {
         mut body: RequestBody,
     ) -> Result<Forwarded, Refusal> {
         inbound.worker().budget.deposit(self.settings().retry_budget);
+        body = gather(inbound, body, self.settings().body_timeout).await?;
         let mut avoid = Vec::new();
         let mut connections = Connections::Any;
         loop {
-            let failed = match self.attempt(inbound, &choice.endpoint, connections, body).await {
+            let failed = match self.attempt(inbound, &choice, connections, body).await {
                 Ok(response) => return Ok(Forwarded { response, choice }),
                 Err(failed) => failed,
             };
@@ -101,37 +106,52 @@ impl Outbound<'_> {
         &self.known.plan.settings
     }
 
+    /// Whose uploads are counted; a trusted peer's are those of others, whom it has to hold back itself.
+    fn uploader(&self, inbound: &Inbound) -> Option<IpAddr> {
+        let peer = inbound.exchange.connection.peer.ip();
+        (!self.settings().trusts(peer)).then_some(peer)
+    }
+
     /// Sends it once, for as long as its phases may take.
     async fn attempt(
         &self,
         inbound: &Inbound,
-        endpoint: &std::sync::Arc<Endpoint>,
+        choice: &Choice,
         connections: Connections,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Failed> {
+        let endpoint = &choice.endpoint;
+        let failed = || endpoint.failed(|| self.known.plan.may_eject(choice.place));
         let bodiless = body.is_end_stream();
+        let whole = bodiless || matches!(body, RequestBody::Whole(_));
+        let peer = if whole { None } else { self.uploader(inbound) };
         let repeatable = bodiless && is_idempotent(&inbound.head.method);
         let request = outgoing(endpoint, inbound, body).map_err(Failed::finally)?;
         let exchange = &inbound.exchange;
-        match bodiless {
+        match whole {
             true => exchange.watch.arm(Phase::ResponseHead, self.settings().response_timeout),
             false => exchange.watch.arm(Phase::RequestBody, self.settings().body_timeout),
         }
-        let mut sending = std::pin::pin!(inbound.worker().pools.send(endpoint, connections, request));
+        let mut sending = std::pin::pin!(inbound.worker().pools.send(endpoint, connections, request, peer));
         let sent = std::future::poll_fn(|cx| match exchange.is_overdue(cx) {
             true => std::task::Poll::Ready(None),
             false => sending.as_mut().poll(cx).map(Some),
         });
         match sent.await {
             Some(Sent::Answered(response)) => {
-                judge(endpoint, response.status());
+                match is_unable(response.status()) {
+                    true => failed(),
+                    false => endpoint.succeeded(),
+                }
                 Ok(response)
             }
             Some(Sent::Unsent(body, error)) => {
                 if matches!(error, UpstreamError::Connect { .. }) {
-                    endpoint.failed();
+                    failed();
                 }
-                Err(Failed { why: Refusal::Upstream(error), again: Some(body), same: None })
+                // What this router lacks it lacks for every server.
+                let again = (!error.is_local()).then_some(body);
+                Err(Failed { why: Refusal::Upstream(error), again, same: None })
             }
             Some(Sent::Refused { body, next, error }) => {
                 Err(Failed { why: Refusal::Upstream(error), again: body, same: Some(next) })
@@ -141,8 +161,8 @@ impl Outbound<'_> {
                     return Err(Failed::finally(why));
                 }
                 let lost = is_connection_lost(&error);
-                if !reused && lost {
-                    endpoint.failed();
+                if !reused && lost && !error.is_local() {
+                    failed();
                 }
                 let again = body.or_else(|| (repeatable && lost).then_some(RequestBody::Empty));
                 let same = reused.then_some(Connections::New);
@@ -151,7 +171,7 @@ impl Outbound<'_> {
             None => {
                 let phase = exchange.watch.phase();
                 if phase == Phase::ResponseHead {
-                    endpoint.failed();
+                    failed();
                 }
                 Err(Failed::finally(Refusal::Overdue(phase)))
             }
@@ -160,13 +180,8 @@ impl Outbound<'_> {
 }
 
 /// A server that says that it cannot serve is no better than one that cannot be reached.
-fn judge(endpoint: &Endpoint, status: StatusCode) {
-    match status {
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            endpoint.failed();
-        }
-        _ => endpoint.succeeded(),
-    }
+fn is_unable(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
 /// The message as its server needs it.
@@ -229,6 +244,9 @@ fn clients_fault(error: &UpstreamError) -> Option<Refusal> {
     while let Some(error) = cause {
         if error.is::<TooLong>() {
             return Some(head::too_long());
+        }
+        if error.is::<TooSlow>() {
+            return Some(Refusal::Overdue(Phase::RequestBody));
         }
         cause = error.source();
     }

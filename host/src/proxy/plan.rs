@@ -21,12 +21,11 @@ use super::{
 };
 use crate::{
     plugin::{Generation, Kind, PluginSet},
-    table::{
-        Named, Release, Service, ServiceId, View,
-        record::{HealthCheck, Sticky},
-        view::Changed,
+    table::{Named, Release, Server, Service, ServiceId, View, record::Sticky, view::Changed},
+    upstream::{
+        Endpoint, Endpoints,
+        check::{Checks, Verdict, Wanted},
     },
-    upstream::{Endpoint, Endpoints, check::Check},
 };
 
 /// By then every message that began under an earlier plan has been sent, whatever plugins it asked.
@@ -36,8 +35,7 @@ const LINGER: Duration = Duration::from_secs(5);
 pub struct Compiler {
     endpoints: Arc<Endpoints>,
     metrics: Arc<Metrics>,
-    /// Where active checks run.
-    runtime: Handle,
+    checks: Checks,
 }
 
 /// What is routed by; see the module.
@@ -91,7 +89,8 @@ pub struct ServicePlan {
     /// Of the configuration, as of when something of this service changed last.
     pub settings: Arc<Settings>,
     pub(super) metrics: ServiceMetrics,
-    checks: Vec<Arc<Check>>,
+    /// What active checks say of each of the endpoints; empty: none of them is checked.
+    pub(super) verdicts: Vec<Option<Arc<Verdict>>>,
     /// Those before it, by which messages may still be routed, with when that began to end.
     earlier: Vec<(Weak<ServicePlan>, Instant)>,
 }
@@ -108,7 +107,8 @@ pub struct Plugin {
 impl Compiler {
     /// Compiles plans whose active checks run on this runtime.
     pub fn new(endpoints: Arc<Endpoints>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
-        Self { endpoints, metrics, runtime }
+        let checks = Checks::new(&endpoints, runtime);
+        Self { endpoints, metrics, checks }
     }
 
     /// What a proxy begins with: no service at all.
@@ -135,7 +135,7 @@ impl Compiler {
         }
         if let Some(before) = before {
             let gone = before.services.keys().filter(|id| !services.contains_key(*id));
-            gone.for_each(|id| self.metrics.forget(id.as_str()));
+            gone.for_each(|id| self.forget(id));
         }
         let meanings = meanings(&services, &view);
         let routes = Arc::new(Routes::new(&settings.routes));
@@ -152,7 +152,7 @@ impl Compiler {
             let Some(service) = now else {
                 services.remove(id);
                 meanings.remove(id.as_str());
-                self.metrics.forget(id.as_str());
+                self.forget(id);
                 continue;
             };
             let made = self.service(service, &before.settings, plugins, Some(before));
@@ -194,13 +194,7 @@ impl Compiler {
         let fixed = service.record.server.as_ref().map(|uri| self.endpoints.get(uri));
         let endpoints: Vec<_> =
             service.servers.iter().map(|server| self.endpoints.get(&server.record.uri)).collect();
-        let own = service.servers.iter().map(|server| server.record.check.as_ref());
-        let all = endpoints.iter().zip(own).chain(fixed.iter().map(|fixed| (fixed, None)));
-        let checks = all.filter_map(|(endpoint, own)| {
-            let health = own.or(service.record.health.as_ref())?;
-            Some(self.check(endpoint, health, old))
-        });
-        let checks = checks.collect();
+        let verdicts = self.verdicts(service, fixed.as_ref(), &endpoints);
         Arc::new(ServicePlan {
             service: service.clone(),
             fixed,
@@ -210,25 +204,43 @@ impl Compiler {
             response_filters,
             settings: settings.clone(),
             metrics: self.metrics.service(service.id.as_str()),
-            checks,
+            verdicts,
             earlier: old.map(ServicePlan::superseded).unwrap_or_default(),
         })
     }
 
-    /// Goes on with a check that runs already.
-    fn check(
+    /// Sees to it that the servers of a service are checked as it says, and no others of it.
+    fn verdicts(
         &self,
-        endpoint: &Arc<Endpoint>,
-        health: &HealthCheck,
-        old: Option<&Arc<ServicePlan>>,
-    ) -> Arc<Check> {
-        let running = old.and_then(|old| {
-            old.checks.iter().find(|check| Arc::ptr_eq(&check.endpoint, endpoint) && check.health == *health)
-        });
-        running.cloned().unwrap_or_else(|| {
-            let outcomes = self.endpoints.metrics().checks.clone();
-            Arc::new(Check::begin(&self.runtime, endpoint.clone(), health.clone(), outcomes))
-        })
+        service: &Service,
+        fixed: Option<&Arc<Endpoint>>,
+        endpoints: &[Arc<Endpoint>],
+    ) -> Vec<Option<Arc<Verdict>>> {
+        let usual = service.record.health.as_ref();
+        let mut wanted = Vec::new();
+        for (server, endpoint) in service.servers.iter().zip(endpoints) {
+            if let Some(health) = server.record.check.as_ref().or(usual) {
+                wanted.push(Wanted { server: Arc::clone(&server.id), endpoint, health });
+            }
+        }
+        let listed = wanted.len();
+        // Messages go there whatever checks say; those who need the service are told.
+        if let Some((endpoint, health)) = fixed.zip(usual) {
+            wanted.push(Wanted { server: endpoint.uri.as_str().into(), endpoint, health });
+        }
+        let mut verdicts = self.checks.set(&service.id, &wanted).into_iter();
+        if listed == 0 {
+            return Vec::new();
+        }
+        let checked = |server: &Arc<Server>| server.record.check.is_some() || usual.is_some();
+        let servers = service.servers.iter();
+        servers.map(|server| if checked(server) { verdicts.next() } else { None }).collect()
+    }
+
+    /// A service is gone.
+    fn forget(&self, id: &ServiceId) {
+        self.metrics.forget(id.as_str());
+        self.checks.remove(id);
     }
 }
 
@@ -246,13 +258,13 @@ impl ServicePlan {
         let earlier = self.earlier.iter().filter(|(_, since)| since.elapsed() < LINGER);
         let mut earlier = earlier.filter_map(|(plan, _)| plan.upgrade());
         let place = self.service.servers.iter().position(|known| *known.id == *server);
-        self.spares(server, stamp)
-            && earlier.all(|plan| plan.spares(server, stamp))
+        self.avoids(server, stamp)
+            && earlier.all(|plan| plan.avoids(server, stamp))
             && place.is_some_and(|place| self.endpoints[place].in_flight() == 0)
     }
 
     /// Whether messages that are routed by this plan never go to a server, because of this drain.
-    fn spares(&self, server: &str, stamp: u32) -> bool {
+    fn avoids(&self, server: &str, stamp: u32) -> bool {
         let sticky = self.service.record.sticky != Sticky::Off;
         let draining = self.service.server(server).and_then(|server| server.record.draining.as_ref());
         draining.is_some_and(|draining| draining.stamp == stamp && (draining.over || !sticky))

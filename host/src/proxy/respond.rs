@@ -80,7 +80,10 @@ impl Refusal {
             | Self::Nowhere(_)
             | Self::PluginMissing(_)
             | Self::PluginFailed(..)
-            | Self::Upstream(UpstreamError::Busy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Upstream(UpstreamError::Busy { .. } | UpstreamError::Local { .. }) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Upstream(error) if error.is_local() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Overdue(Phase::RequestBody | Phase::RequestHead) => StatusCode::REQUEST_TIMEOUT,
             Self::Overdue(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -103,6 +106,8 @@ impl Refusal {
             Self::Rejected(..) => "rejected",
             Self::PluginMissing(_) => "plugin-missing",
             Self::PluginFailed(..) => "plugin-failed",
+            Self::Upstream(UpstreamError::Local { .. }) => "router-exhausted",
+            Self::Upstream(error) if error.is_local() => "router-exhausted",
             Self::Upstream(UpstreamError::Connect { .. }) => "server-unreachable",
             Self::Upstream(UpstreamError::Busy { .. }) => "server-busy",
             Self::Upstream(UpstreamError::Broken { .. }) => "server-broke-off",
@@ -121,6 +126,9 @@ impl Refusal {
             Self::Unauthenticated(Some(doubt)) => format!("the bearer token is not believed: {doubt}"),
             Self::PluginFailed(name, _) => format!("plugin `{name}` failed"),
             Self::Rejected(_, reason) => reason.clone(),
+            Self::Upstream(error) if error.is_local() => {
+                "the router has no means to open a connection now; try again".to_owned()
+            }
             Self::Upstream(UpstreamError::Connect { .. }) => "the server cannot be reached".to_owned(),
             Self::Upstream(UpstreamError::Busy { .. }) => "the server is busy; try again".to_owned(),
             Self::Upstream(UpstreamError::Broken { .. }) => {

@@ -43,12 +43,7 @@ fn at_once(known: &Known<'_>, avoid: &[u32]) -> Option<Outcome> {
 async fn ask(inbound: &mut Inbound, known: &Known<'_>, avoid: &[u32]) -> Result<Outcome, Refusal> {
     inbound.cut_target()?;
     let exchange = &inbound.exchange;
-    let mut asking = Asking {
-        known,
-        endpoints: &exchange.worker.endpoints,
-        connection: &exchange.connection,
-        head: &mut inbound.head,
-    };
+    let mut asking = Asking { known, connection: &exchange.connection, head: &mut inbound.head };
     Ok(resolve::resolve(known.query(avoid), &mut asking, &mut Untraced).await)
 }
 

@@ -124,6 +124,7 @@ pub fn upstream_options(proxy: &ProxyConfig) -> UpstreamOptions {
         queue_timeout: proxy.timeouts.wait,
         connect_timeout: proxy.timeouts.connect,
         idle_timeout: proxy.timeouts.upstream_idle,
+        max_age: proxy.timeouts.upstream_age,
         eject_after: proxy.ejection.failures,
         eject_for: proxy.ejection.time,
         ..UpstreamOptions::default()

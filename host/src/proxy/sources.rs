@@ -10,19 +10,12 @@ use super::{
 };
 use crate::{
     listener::Connection,
-    plugin::{
-        self, Message,
-        candidates::{self, Candidate, Candidates, Load, Pair},
-        generation::Decision,
-        message::ClientId,
-    },
-    resolve::{Asked, Health, OnError, Query, Rejection, Sources},
+    plugin::{self, Message, generation::Decision, message::ClientId},
+    resolve::{Asked, Cached, Health, OnError, Query, Rejection, Sources},
     table::{
         Assignments, Server, TableError,
         adapter::{Assignment, Condition},
-        record::ServerUri,
     },
-    upstream::{Endpoint, Endpoints},
 };
 
 /// What is known of one message and its service.
@@ -39,8 +32,17 @@ impl Known<'_> {
         Query { service: &self.plan.service, client: self.client.as_str(), now: self.now, avoid }
     }
 
-    fn cached(&self) -> Option<u32> {
-        self.assignments.cached(&self.plan.service, self.client.as_str(), self.now)
+    fn cached(&self) -> Option<Cached> {
+        let found = self.assignments.remembered(&self.plan.service, self.client.as_str(), self.now)?;
+        Some(Cached { server: found.server, pinned: found.pinned, due: found.due })
+    }
+
+    fn prolong(&self) {
+        self.assignments.prolong(&self.plan.service, self.client.as_str(), self.now);
+    }
+
+    pub(super) fn detour(&self) -> Option<u32> {
+        self.assignments.detour(&self.plan.service, self.client.as_str(), self.now)
     }
 }
 
@@ -49,9 +51,19 @@ impl Known<'_> {
 pub(super) struct AtOnce<'a>(pub(super) &'a Known<'a>);
 
 impl Sources for AtOnce<'_> {
-    fn cached(&mut self) -> Option<u32> {
+    fn cached(&mut self) -> Option<Cached> {
         self.0.cached()
     }
+
+    fn prolong(&mut self) {
+        self.0.prolong();
+    }
+
+    fn detour(&mut self) -> Option<u32> {
+        self.0.detour()
+    }
+
+    fn remember_detour(&mut self, _: &str) {}
 
     fn text(&self, number: u32) -> Option<Arc<str>> {
         self.0.assignments.text(number)
@@ -71,11 +83,6 @@ impl Sources for AtOnce<'_> {
         self.0.plan.health(server)
     }
 
-    fn health_elsewhere(&self, _: &ServerUri) -> Health {
-        // Only a look at the endpoint by its URI could tell; rare enough to be left for later.
-        Health::Healthy
-    }
-
     async fn ask(&mut self) -> Asked {
         std::future::pending().await
     }
@@ -92,14 +99,26 @@ impl Sources for AtOnce<'_> {
 /// Asks whoever has to be asked, and stores what was decided.
 pub(super) struct Asking<'a> {
     pub(super) known: &'a Known<'a>,
-    pub(super) endpoints: &'a Endpoints,
     pub(super) connection: &'a Connection,
     pub(super) head: &'a mut Parts,
 }
 
 impl Sources for Asking<'_> {
-    fn cached(&mut self) -> Option<u32> {
+    fn cached(&mut self) -> Option<Cached> {
         self.known.cached()
+    }
+
+    fn prolong(&mut self) {
+        self.known.prolong();
+    }
+
+    fn detour(&mut self) -> Option<u32> {
+        self.known.detour()
+    }
+
+    fn remember_detour(&mut self, server: &str) {
+        let Known { plan, client, assignments, .. } = self.known;
+        assignments.remember_detour(&plan.service, client.as_str(), server);
     }
 
     fn text(&self, number: u32) -> Option<Arc<str>> {
@@ -121,10 +140,6 @@ impl Sources for Asking<'_> {
 
     fn health(&self, server: &Server) -> Health {
         self.known.plan.health(server)
-    }
-
-    fn health_elsewhere(&self, uri: &ServerUri) -> Health {
-        health_elsewhere(&self.endpoints.get(uri))
     }
 
     async fn ask(&mut self) -> Asked {
@@ -175,11 +190,6 @@ pub(super) fn on_error(plan: &ServicePlan) -> OnError {
     }
 }
 
-pub(super) fn health_elsewhere(endpoint: &Endpoint) -> Health {
-    // There is no other to prefer, and no list of which too many could be ejected.
-    if endpoint.is_unavailable() { Health::Unhealthy } else { Health::Healthy }
-}
-
 /// A message as plugins see it, without so many bytes of its target; takes the head's parts until
 /// [`give_back`].
 pub(super) fn message(
@@ -216,67 +226,4 @@ pub(super) fn give_back(head: &mut Parts, message: Message) -> usize {
 pub(super) fn authority(head: &Parts) -> &str {
     let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
     host.or_else(|| head.uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default()
-}
-
-impl ServicePlan {
-    /// How a server of the list is.
-    pub(super) fn health(&self, server: &Server) -> Health {
-        let Some(place) = self.service.place(server.number) else { return Health::Unhealthy };
-        self.health_at(&self.endpoints[place], server)
-    }
-
-    fn health_at(&self, endpoint: &Endpoint, server: &Server) -> Health {
-        let unavailable = endpoint.fails_checks() || (endpoint.is_ejected() && self.may_eject());
-        match &server.record.draining {
-            _ if unavailable => Health::Unhealthy,
-            Some(draining) if draining.over => Health::Unhealthy,
-            Some(_) => Health::Draining,
-            None if server.is_suspect() => Health::Suspect,
-            None => Health::Healthy,
-        }
-    }
-
-    /// The servers of the list that are wanted and may be chosen.
-    fn listed(&self, wanted: impl Fn(&Server) -> bool) -> impl Iterator<Item = (&Server, &Endpoint, Health)> {
-        let servers = self.service.servers.iter().zip(&self.endpoints);
-        servers.filter(move |(server, _)| wanted(server)).filter_map(|(server, endpoint)| {
-            let health = self.health_at(endpoint, server);
-            matches!(health, Health::Healthy | Health::Suspect).then_some((&**server, &**endpoint, health))
-        })
-    }
-
-    /// When too many are ejected, it is more likely that something else is wrong: then all are used.
-    fn may_eject(&self) -> bool {
-        let ejected = self.endpoints.iter().filter(|endpoint| endpoint.is_ejected()).count();
-        ejected * 100 <= self.endpoints.len() * self.settings.most_ejected as usize
-    }
-}
-
-impl Candidates for ServicePlan {
-    fn servers(&self) -> Vec<Candidate> {
-        let listed = self.listed(|_| true).map(|(server, endpoint, health)| Candidate {
-            id: Arc::clone(&server.id),
-            uri: server.record.uri.to_string(),
-            weight: server.record.weight,
-            healthy: health == Health::Healthy,
-            in_flight: endpoint.in_flight(),
-            metadata: server.record.metadata.clone().into_iter().collect(),
-        });
-        listed.collect()
-    }
-
-    fn least_loaded(&self, client: &str, having: &[Pair<'_>]) -> Option<Arc<str>> {
-        let has = |server: &Server, (key, value): &Pair<'_>| {
-            server.record.metadata.get(*key).is_some_and(|its| its == value)
-        };
-        let wanted = self.listed(|server| having.iter().all(|pair| has(server, pair)));
-        let loads = wanted.map(|(server, endpoint, health)| Load {
-            id: &server.id,
-            hash: server.hash,
-            weight: server.record.weight,
-            healthy: health == Health::Healthy,
-            in_flight: endpoint.in_flight(),
-        });
-        candidates::least_loaded(client, loads).cloned()
-    }
 }

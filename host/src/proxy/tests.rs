@@ -1,6 +1,7 @@
 //! The proxy over real sockets, with a table in memory and servers that follow a script.
 
 mod connections;
+mod detours;
 mod framing;
 mod http2;
 mod http2_clients;
@@ -9,6 +10,7 @@ mod rig;
 mod routing;
 mod trouble;
 mod tunnels;
+mod uploads;
 mod wire2;
 
 use std::path::Path;

@@ -59,12 +59,12 @@ impl<'a> Unversioned<'a> {
         self.plan.service(service).is_some()
     }
 
-    /// Whether an assignment that this router remembers holds.
+    /// Whether an assignment that this router remembers holds or only makes a detour: it stays either way.
     fn holds_cached(&self, service: &ServiceId) -> bool {
         let Some(plan) = self.plan.service(service) else { return false };
         let cached = self.assignments.cached(&plan.service, self.client, self.now);
         cached.is_some_and(|number| match plan.service.place(number) {
-            Some(place) => plan.health(&plan.service.servers[place]) != Health::Unhealthy,
+            Some(place) => plan.health(&plan.service.servers[place]) != Health::Left,
             None => self.assignments.text(number).is_some_and(|text| is_elsewhere(&text)),
         })
     }
@@ -82,7 +82,7 @@ impl<'a> Unversioned<'a> {
         let expired = found.expires.is_some_and(|expires| expires <= self.now);
         !expired
             && match server(&plan.service, &found.server) {
-                Some(server) => plan.health(server) != Health::Unhealthy,
+                Some(server) => plan.health(server) != Health::Left,
                 None => is_elsewhere(&found.server),
             }
     }

@@ -10,7 +10,7 @@ use crate::table::{hash, view::Server};
 pub struct Unavailable {
     /// Servers in the list.
     pub listed: usize,
-    /// Of these, unhealthy.
+    /// Of these, unhealthy or ejected.
     pub unhealthy: usize,
     /// Of the others, leaving.
     pub draining: usize,
@@ -69,9 +69,9 @@ impl Unavailable {
     /// The health of a server that can be chosen; counts one that cannot.
     fn available(&mut self, query: Query<'_>, health: Health, server: &Server) -> Option<Health> {
         self.listed += 1;
-        if health == Health::Unhealthy {
+        if matches!(health, Health::Unhealthy | Health::Ejected) {
             self.unhealthy += 1;
-        } else if health == Health::Draining {
+        } else if matches!(health, Health::Draining | Health::Left) {
             self.draining += 1;
         } else if server.record.weight == 0 {
             self.weightless += 1;

@@ -1,6 +1,8 @@
 //! Step 2: whether a client's assignment holds.
 
-use super::{Health, Query, Sources, Target, is_sticky};
+use std::sync::Arc;
+
+use super::{Cached, Health, Query, Sources, Target, is_sticky};
 use crate::table::{TableError, adapter::Assignment, record::ServerUri, view::Service};
 
 /// What is known of a client's assignment.
@@ -11,8 +13,8 @@ pub(super) enum Standing {
     Absent,
     /// It no longer holds and may be replaced while it has this stamp.
     Void { stamp: u64, server: String, why: &'static str },
-    /// It holds, but this message was already sent to its server in vain.
-    Detour,
+    /// It stays, and this message goes elsewhere; if it lasts, those that follow do so too.
+    Detour { server: Arc<str>, why: &'static str, lasts: bool },
     /// The table could not be asked.
     Unknown(TableError),
     /// The service remembers nothing.
@@ -26,7 +28,7 @@ impl Standing {
             Self::Holds(target) => format!("to {}", text(service, target)),
             Self::Absent => "none".to_owned(),
             Self::Void { server, why, .. } => format!("to {server}, {why}"),
-            Self::Detour => "its server was tried already".to_owned(),
+            Self::Detour { server, why, .. } => format!("detour: to {server}, {why}"),
             Self::Unknown(error) => format!("not known: {error}"),
             Self::Off => "the service is not sticky".to_owned(),
         }
@@ -38,11 +40,14 @@ pub(super) async fn find<S: Sources>(query: Query<'_>, sources: &mut S) -> Stand
     if !is_sticky(query.service) {
         return Standing::Off;
     }
-    if let Some(target) = sources.cached().and_then(|number| cached(query, sources, number)) {
-        return match avoided(query, &target) {
-            true => Standing::Detour,
-            false => Standing::Holds(target),
-        };
+    if let Some(known) = sources.cached()
+        && let Some(standing) = cached(query, sources, known)
+    {
+        // A detour is no use of it: a server that is not well for longer than `sticky.ttl` loses it.
+        if known.due && matches!(standing, Standing::Holds(_)) {
+            sources.prolong();
+        }
+        return standing;
     }
     match sources.assigned().await {
         Ok(Some(assignment)) => judge(query, sources, &assignment),
@@ -51,13 +56,13 @@ pub(super) async fn find<S: Sources>(query: Query<'_>, sources: &mut S) -> Stand
     }
 }
 
-/// The server with this number, if it is there and not unhealthy.
-fn cached<S: Sources>(query: Query<'_>, sources: &S, number: u32) -> Option<Target> {
-    let target = match query.service.place(number) {
-        Some(place) => Target::Listed(place),
-        None => target(query.service, &sources.text(number)?)?,
-    };
-    (health(query, sources, &target) != Health::Unhealthy).then_some(target)
+/// What follows from a remembered assignment, unless it is void: then the table has the last word.
+fn cached<S: Sources>(query: Query<'_>, sources: &S, known: Cached) -> Option<Standing> {
+    match numbered(query.service, sources, known.server) {
+        Some(target) => follow(query, sources, target, known.pinned).ok(),
+        None if known.pinned => Some(detour(sources.text(known.server)?, GONE)),
+        None => None,
+    }
 }
 
 /// Whether a stored assignment holds.
@@ -66,11 +71,48 @@ pub(super) fn judge<S: Sources>(query: Query<'_>, sources: &S, assignment: &Assi
     if assignment.expires.is_some_and(|expires| expires <= query.now) {
         return void("expired");
     }
+    let pinned = assignment.expires.is_none();
     match target(query.service, &assignment.server) {
-        None => void("which is gone"),
-        Some(target) if health(query, sources, &target) == Health::Unhealthy => void("which is unhealthy"),
-        Some(target) if avoided(query, &target) => Standing::Detour,
-        Some(target) => Standing::Holds(target),
+        Some(target) => follow(query, sources, target, pinned).unwrap_or_else(void),
+        None if pinned => detour(assignment.server.as_str().into(), GONE),
+        None => void(GONE),
+    }
+}
+
+const GONE: &str = "which is gone";
+
+/// Whether an assignment to a server that is there is followed or stays; else why it is void.
+fn follow<S: Sources>(
+    query: Query<'_>,
+    sources: &S,
+    target: Target,
+    pinned: bool,
+) -> Result<Standing, &'static str> {
+    let why = match health(query, sources, &target) {
+        Health::Healthy | Health::Suspect | Health::Draining if !avoided(query, &target) => {
+            return Ok(Standing::Holds(target));
+        }
+        Health::Healthy | Health::Suspect | Health::Draining => {
+            let (server, why) = (text(query.service, &target).into(), "which was tried already");
+            return Ok(Standing::Detour { server, why, lasts: false });
+        }
+        Health::Ejected => "which is ejected for a while",
+        Health::Unhealthy => "which is unhealthy",
+        Health::Left if pinned => "which has left",
+        Health::Left => return Err("which has left"),
+    };
+    Ok(detour(text(query.service, &target).into(), why))
+}
+
+fn detour(server: Arc<str>, why: &'static str) -> Standing {
+    Standing::Detour { server, why, lasts: true }
+}
+
+/// What the number of a server's id or URI means for a service.
+pub(super) fn numbered<S: Sources>(service: &Service, sources: &S, number: u32) -> Option<Target> {
+    match service.place(number) {
+        Some(place) => Some(Target::Listed(place)),
+        None => target(service, &sources.text(number)?),
     }
 }
 
@@ -97,9 +139,9 @@ pub(super) fn text<'a>(service: &'a Service, target: &'a Target) -> &'a str {
 
 pub(super) fn health<S: Sources>(query: Query<'_>, sources: &S, target: &Target) -> Health {
     match target {
-        Target::Fixed => Health::Healthy,
         Target::Listed(place) => sources.health(&query.service.servers[*place]),
-        Target::Elsewhere(uri) => sources.health_elsewhere(uri),
+        // There is no list that has another.
+        Target::Fixed | Target::Elsewhere(_) => Health::Healthy,
     }
 }
 

@@ -14,6 +14,10 @@ struct World {
     service: Arc<Service>,
     numbers: Numbers,
     cached: Option<&'static str>,
+    pinned: bool,
+    due: bool,
+    /// What the registrar chose for the client's detour.
+    detour: Option<&'static str>,
     stored: Result<Option<Assignment>, TableError>,
     /// What the table answers to a claim; none: it stores what is proposed.
     claimed: Option<Result<Option<Assignment>, TableError>>,
@@ -41,6 +45,9 @@ fn world_of(record: &str, servers: &[(&str, u32)]) -> World {
         service: Arc::clone(view.services().next().unwrap()),
         numbers,
         cached: None,
+        pinned: false,
+        due: false,
+        detour: None,
         stored: Ok(None),
         claimed: None,
         health: HashMap::new(),
@@ -95,8 +102,21 @@ impl World {
 }
 
 impl Sources for World {
-    fn cached(&mut self) -> Option<u32> {
-        self.cached.map(|server| self.numbers.of(server))
+    fn cached(&mut self) -> Option<Cached> {
+        let server = self.numbers.of(self.cached?);
+        Some(Cached { server, pinned: self.pinned, due: self.due })
+    }
+
+    fn prolong(&mut self) {
+        self.done.push("prolonged".into());
+    }
+
+    fn detour(&mut self) -> Option<u32> {
+        self.detour.map(|server| self.numbers.of(server))
+    }
+
+    fn remember_detour(&mut self, server: &str) {
+        self.done.push(format!("remembered {server}"));
     }
 
     fn text(&self, number: u32) -> Option<Arc<str>> {
@@ -119,10 +139,6 @@ impl Sources for World {
 
     fn health(&self, server: &Server) -> Health {
         self.health.get(&*server.id).copied().unwrap_or(Health::Healthy)
-    }
-
-    fn health_elsewhere(&self, uri: &ServerUri) -> Health {
-        self.health.get(uri.as_str()).copied().unwrap_or(Health::Healthy)
     }
 
     async fn ask(&mut self) -> Asked {
@@ -159,11 +175,13 @@ fn step_1_a_set_server_is_always_the_answer() {
 
 #[test]
 fn step_2_an_assignment_that_holds_is_followed() {
-    use Health::{Suspect, Unhealthy};
+    use Health::{Draining, Left, Suspect};
     let cached = |server| World { cached: Some(server), ..world() };
     let stored = |server, expires| World { stored: Ok(assigned(server, expires)), ..world() };
     check(cached("b"), "b by Assignment", &[]);
     check(cached("b").health(Suspect, &["b"]), "b by Assignment", &[]);
+    check(cached("b").health(Draining, &["b"]), "b by Assignment", &[]);
+    check(World { due: true, ..cached("b") }, "b by Assignment", &["prolonged"]);
     check(stored("b", Some(NOW + 1)), "b by Assignment", &["looked up"]);
     check(stored("b", None), "b by Assignment", &["looked up"]);
     check(stored("b", None).health(Suspect, &["b"]), "b by Assignment", &["looked up"]);
@@ -173,11 +191,74 @@ fn step_2_an_assignment_that_holds_is_followed() {
     let replaced = &["looked up", "claimed c if Unchanged(7)"];
     check(stored("b", Some(NOW)), "c by List", replaced);
     check(stored("gone", Some(NOW + 1)), "c by List", replaced);
-    check(stored("b", None).health(Unhealthy, &["b"]), "c by List", replaced);
-    check(stored("http://x:1", None).health(Unhealthy, &["http://x:1"]), "c by List", replaced);
+    check(stored("b", Some(NOW + 1)).health(Left, &["b"]), "c by List", replaced);
     let first = &["looked up", "claimed c if Absent"];
     check(cached("gone"), "c by List", first);
-    check(cached("b").health(Unhealthy, &["b"]), "c by List", first);
+    check(cached("b").health(Left, &["b"]), "c by List", first);
+}
+
+#[test]
+fn step_2_while_its_server_is_not_well_a_client_takes_a_detour() {
+    use Health::{Ejected, Left, Unhealthy};
+    let cached = |server| World { cached: Some(server), due: true, ..world() };
+    let stored = |server, expires| World { stored: Ok(assigned(server, expires)), ..world() };
+    let by = cached("b").health(Ejected, &["b"]).outcome();
+    assert!(["a by List", "c by List"].contains(&by.as_str()), "{by}");
+    for health in [Ejected, Unhealthy] {
+        for random in [0, 1 << 62, u64::MAX] {
+            // The same each time, at once, and nothing is written or prolonged.
+            check(World { random, ..cached("b").health(health, &["b"]) }, &by, &[]);
+            for expires in [Some(NOW + 1), None] {
+                let stored = World { random, ..stored("b", expires).health(health, &["b"]) };
+                check(stored, &by, &["looked up"]);
+            }
+        }
+    }
+    let other = if by.starts_with('a') { "c" } else { "a" };
+    let taken = if other == "a" { "c" } else { "a" };
+    check(cached("b").health(Unhealthy, &["b", taken]), &format!("{other} by List"), &[]);
+    let nowhere = cached("b").health(Ejected, &["b"]).health(Unhealthy, &["a", "c"]).outcome();
+    assert!(nowhere.contains("assignment: detour: to b, which is ejected for a while"), "{nowhere}");
+
+    // A pin stays even when its server is gone.
+    for world in
+        [World { pinned: true, ..cached("gone") }, World { pinned: true, ..cached("b").health(Left, &["b"]) }]
+    {
+        let mut world = world;
+        let outcome = world.outcome();
+        assert!(outcome.ends_with("by List") && world.done.is_empty(), "{outcome}: {:?}", world.done);
+    }
+    for world in [stored("gone", None), stored("b", None).health(Left, &["b"])] {
+        let mut world = world;
+        let outcome = world.outcome();
+        assert!(outcome.ends_with("by List") && world.done == ["looked up"], "{outcome}: {:?}", world.done);
+    }
+}
+
+#[test]
+fn step_3_a_registrar_is_asked_once_for_a_detour() {
+    use Health::{Ejected, Unhealthy};
+    let out = |detour| {
+        let world = World { cached: Some("b"), detour, ..asking(Asked::Server("a".into())) };
+        world.health(Ejected, &["b"])
+    };
+    check(out(None), "a by Registrar", &["asked", "remembered a"]);
+    check(out(Some("c")), "c by Registrar", &[]);
+    check(out(Some("b")), "a by Registrar", &["asked", "remembered a"]);
+    check(out(Some("gone")), "a by Registrar", &["asked", "remembered a"]);
+    check(out(Some("c")).health(Unhealthy, &["c"]), "a by Registrar", &["asked", "remembered a"]);
+    check(World { avoid: vec!["c"], ..out(Some("c")) }, "a by Registrar", &["asked", "remembered a"]);
+    // One message's own way round a server is not remembered.
+    let tried =
+        World { avoid: vec!["b"], cached: Some("b"), detour: Some("c"), ..asking(Asked::Server("a".into())) };
+    check(tried, "a by Registrar", &["asked"]);
+    // It knows better than this router's experience, but not than checks.
+    let insists = World { cached: Some("b"), ..asking(Asked::Server("b".into())) };
+    check(insists.health(Ejected, &["b"]), "b by Registrar", &["asked", "remembered b"]);
+    let mut world = out(Some("c"));
+    let told = world.run().1;
+    assert_eq!(told[1].outcome, "detour: to b, which is ejected for a while");
+    assert_eq!(told[2].outcome, "`geo` chose c for this detour before");
 }
 
 #[test]
@@ -247,7 +328,7 @@ fn step_5_says_what_each_step_had() {
         World { stored: Ok(assigned("a", None)), ..world_of("{}", &[("a", 1), ("b", 0)]) }
             .health(Unhealthy, &["a"]),
         &format!(
-            "nowhere: {list}to a, which is unhealthy; registrar: none is set; server list: none of 2 is available (1 unhealthy, 1 of weight 0, 0 tried already)"
+            "nowhere: {list}detour: to a, which is unhealthy; registrar: none is set; server list: none of 2 is available (1 unhealthy, 1 of weight 0, 0 tried already)"
         ),
         &["looked up"],
     );
@@ -275,7 +356,7 @@ fn of_two_routers_that_decide_at_once_the_first_one_is_followed() {
     check(first(assigned("c", Some(NOW + 1))), "c by List", claimed);
     check(first(assigned("unknown-here", Some(NOW + 1))), "c by List", claimed);
     check(first(assigned("a", None)).health(Health::Unhealthy, &["a"]), "c by List", claimed);
-    let void = World { stored: Ok(assigned("gone", None)), ..first(None) };
+    let void = World { stored: Ok(assigned("gone", Some(NOW + 1))), ..first(None) };
     check(void, "c by List", &["looked up", "claimed c if Unchanged(7)", "claimed c if Absent"]);
 }
 
@@ -312,12 +393,14 @@ fn without_the_table_routers_agree_and_store_nothing() {
 #[test]
 fn a_message_tried_in_vain_takes_a_detour_and_the_assignment_stays() {
     let tried = |avoid: &[&'static str]| World { cached: Some("b"), avoid: avoid.to_vec(), ..world() };
-    check(tried(&["b"]), "c by List", &[]);
-    check(tried(&["b", "c"]), "a by List", &[]);
-    let all = "nowhere: service chat has no server for this message: no `server` is set; assignment: its server was tried already; registrar: none is set; server list: none of 3 is available (0 unhealthy, 0 of weight 0, 3 tried already)";
+    let by = tried(&["b"]).outcome();
+    let (one, other) = if by == "a by List" { ("a", "c") } else { ("c", "a") };
+    check(tried(&["b"]), &format!("{one} by List"), &[]);
+    check(tried(&["b", one]), &format!("{other} by List"), &[]);
+    let all = "nowhere: service chat has no server for this message: no `server` is set; assignment: detour: to b, which was tried already; registrar: none is set; server list: none of 3 is available (0 unhealthy, 0 of weight 0, 3 tried already)";
     check(tried(&["a", "b", "c"]), all, &[]);
     let stored = World { cached: None, stored: Ok(assigned("b", None)), ..tried(&["b"]) };
-    check(stored, "c by List", &["looked up"]);
+    check(stored, &by, &["looked up"]);
     let registrar = World { avoid: vec!["b"], ..asking(Asked::Server("b".into())) };
     check(
         registrar,
@@ -329,7 +412,7 @@ fn a_message_tried_in_vain_takes_a_detour_and_the_assignment_stays() {
 #[test]
 fn the_trace_tells_the_story() {
     let line = |step, outcome: &str| TraceLine { step, outcome: outcome.into() };
-    let mut world = World { stored: Ok(assigned("gone", None)), ..asking(Asked::Pass) };
+    let mut world = World { stored: Ok(assigned("gone", Some(NOW + 1))), ..asking(Asked::Pass) };
     let told = [
         line(Step::Server, "not set"),
         line(Step::Assignment, "to gone, which is gone"),

@@ -27,15 +27,32 @@ pub(super) use renewal::{Renewal, renew};
 
 /// For so many milliseconds a choice is remembered that could not be stored.
 const HOLD: u64 = 2000;
+/// For so many milliseconds a registrar's choice for a detour is remembered.
+const DETOUR: u64 = 60_000;
+/// Of the assignments that may be remembered, one in so many detours may be besides.
+const DETOURS: usize = 8;
 /// A renewal that did not come about is tried again after so many milliseconds.
 const RENEW_AGAIN: u64 = 5000;
 /// Renewals that may wait; more are put off.
 const RENEWALS: usize = 1024;
 
+/// An assignment as a router remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The number of its server's id or URI.
+    pub server: u32,
+    /// It does not expire.
+    pub pinned: bool,
+    /// If it is followed now, it should be [prolonged](Assignments::prolong).
+    pub due: bool,
+}
+
 /// The assignments of clients to servers, as far as this router remembers them, and the way to
 /// those in the table.
 pub struct Assignments {
     cache: Cache,
+    /// Where a registrar sent clients whose servers are not well.
+    detours: Cache,
     adapter: Arc<dyn Adapter>,
     numbers: Arc<Numbers>,
     stats: Arc<Stats>,
@@ -55,9 +72,19 @@ impl Assignments {
     ) -> (Arc<Self>, mpsc::Receiver<Renewal>) {
         let (renewals, due) = mpsc::channel(RENEWALS);
         let cache = Cache::new(options.assignments, options.clock.now());
+        let detours = Cache::new(options.assignments / DETOURS, options.clock.now());
         let (router, clock) = (options.router.clone(), options.clock);
-        let assignments =
-            Self { cache, adapter, numbers, stats, outage: Outage::default(), renewals, router, clock };
+        let assignments = Self {
+            cache,
+            detours,
+            adapter,
+            numbers,
+            stats,
+            outage: Outage::default(),
+            renewals,
+            router,
+            clock,
+        };
         (Arc::new(assignments), due)
     }
 
@@ -65,12 +92,37 @@ impl Assignments {
     /// nothing or it has expired by `now` (Unix milliseconds). Neither waits nor allocates, but
     /// for setting off a renewal in the background when one is due.
     pub fn cached(&self, service: &Service, client: &str, now: u64) -> Option<u32> {
-        let found = self.cache.get(service.number, client, now, RENEW_AGAIN)?;
+        let remembered = self.remembered(service, client, now)?;
+        if remembered.due {
+            self.prolong(service, client, now);
+        }
+        Some(remembered.server)
+    }
+
+    /// As [`Self::cached`], for one who may not follow it: then it is not prolonged.
+    pub fn remembered(&self, service: &Service, client: &str, now: u64) -> Option<Remembered> {
+        let Found { server, pinned, due, .. } = self.cache.get(service.number, client, now, RENEW_AGAIN)?;
         self.stats.assignment_hits.inc();
-        if found.due {
+        Some(Remembered { server, pinned, due })
+    }
+
+    /// Sets off the renewal in the background of what was [remembered](Self::remembered) as due.
+    pub fn prolong(&self, service: &Service, client: &str, now: u64) {
+        if let Some(found) = self.cache.get(service.number, client, now, RENEW_AGAIN) {
             self.set_off(service, client, found);
         }
-        Some(found.server)
+    }
+
+    /// The number of the server to which a client's detour leads, if this router remembers it.
+    pub fn detour(&self, service: &Service, client: &str, now: u64) -> Option<u32> {
+        self.detours.get(service.number, client, now, RENEW_AGAIN).map(|found| found.server)
+    }
+
+    /// Remembers for a moment, here only, to which server a client's detour leads.
+    pub fn remember_detour(&self, service: &Service, client: &str, server: &str) {
+        let expires = self.clock.now() + DETOUR;
+        let entry = Entry { server: self.numbers.of(server), expires, renew: NEVER, stamp: 0 };
+        self.detours.put(service.number, client, entry, None);
     }
 
     /// The text of a server's number: its id or URI.
@@ -131,6 +183,7 @@ impl Assignments {
         let proposal = self.proposal(service, client, server, None);
         let stored = self.ask(self.adapter.assign(proposal, Condition::Always)).await;
         self.cache.remove(number, client);
+        self.detours.remove(number, client);
         let lost = || TableError::Invalid(format!("the pin of {client} was not stored"));
         stored?.ok_or_else(lost)
     }
@@ -140,6 +193,7 @@ impl Assignments {
         let number = self.numbers.of(service.as_str());
         let forgotten = self.ask(self.adapter.forget(client.to_owned(), service.to_string())).await;
         self.cache.remove(number, client);
+        self.detours.remove(number, client);
         forgotten
     }
 
@@ -158,13 +212,16 @@ impl Assignments {
     pub(super) fn changed(&self, key: &str) {
         let Some((client, service)) = key.rsplit_once('/') else { return };
         if let Some(number) = self.numbers.get(service) {
-            self.cache.remove(number, &percent_decoded(client));
+            let client = percent_decoded(client);
+            self.cache.remove(number, &client);
+            self.detours.remove(number, &client);
         }
     }
 
     /// Drops everything: changes may have been missed.
     pub(super) fn clear(&self) {
         self.cache.clear();
+        self.detours.clear();
     }
 
     /// Drops what has expired, a part at a time so that no message waits long.
@@ -173,13 +230,18 @@ impl Assignments {
             self.cache.expire(part, self.clock.now());
             tokio::task::yield_now().await;
         }
+        for part in 0..self.detours.parts() {
+            self.detours.expire(part, self.clock.now());
+        }
         self.count();
         self.stats.assignment_bytes.set(shown(self.cache.bytes()));
     }
 
     /// Calls with the number of each service and server that is remembered.
     pub(super) fn each_number(&self, mut call: impl FnMut(u32)) {
-        self.cache.each(|service, server| [service, server].into_iter().for_each(&mut call));
+        for cache in [&self.cache, &self.detours] {
+            cache.each(|service, server| [service, server].into_iter().for_each(&mut call));
+        }
     }
 
     async fn ask<T>(&self, answer: Answer<'_, T>) -> Result<T, TableError> {

@@ -13,6 +13,7 @@ use super::{
     BoxError,
     http1::{self, Http1Body},
     http2::{self, Http2Body},
+    whole::Whole,
 };
 
 /// The body of a request.
@@ -21,6 +22,8 @@ pub enum RequestBody {
     /// None.
     #[default]
     Empty,
+    /// All of it is there.
+    Whole(Whole),
     /// As it comes.
     Stream(UnsyncBoxBody<Bytes, BoxError>),
 }
@@ -35,6 +38,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
+            Self::Whole(whole) => Poll::Ready(whole.next().map(Ok)),
             Self::Stream(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -42,6 +46,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(whole) => whole.is_empty(),
             Self::Stream(body) => body.is_end_stream(),
         }
     }
@@ -49,6 +54,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(whole) => whole.size_hint(),
             Self::Stream(body) => body.size_hint(),
         }
     }

@@ -1,137 +1,136 @@
-//! Active checks: asks a server now and then whether it is well.
+//! Active checks: asks servers now and then whether they are well.
+//!
+//! A [`Verdict`] belongs to one service and one of its servers: what another service makes of the
+//! same server neither causes nor ends it, and a changed interval carries it over. What is asked is
+//! shared: one `probe` for one URI and one question, however many services want to know. [`Checks`]
+//! holds both, and is told of each service what is to be checked.
 
-use std::{sync::Arc, time::Duration};
+mod ask;
+mod probe;
+mod verdict;
 
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::Empty;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, runtime::Handle, task::AbortHandle, time::timeout};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use super::{BoxError, Endpoint, dial::dial};
-use crate::table::record::HealthCheck;
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::watch};
 
-/// A check that goes on for as long as this is held.
-#[derive(Debug)]
-pub struct Check {
-    /// Which server.
-    pub endpoint: Arc<Endpoint>,
-    /// How.
-    pub health: HealthCheck,
-    task: AbortHandle,
+use super::{Endpoint, Endpoints};
+use crate::table::record::{HealthCheck, ServiceId};
+use probe::{Probe, Prober};
+
+pub use verdict::Verdict;
+
+/// The servers that fail their active checks, by service: ids of the server list, and the URI of a
+/// `server`.
+pub type Failing = HashMap<ServiceId, BTreeSet<Arc<str>>>;
+
+/// The latest [`Failing`], and a notice of each change of it.
+type Board = watch::Sender<Arc<Failing>>;
+
+/// Every active check of this router.
+pub struct Checks {
+    board: Board,
+    prober: Arc<Prober>,
+    services: Mutex<HashMap<ServiceId, BTreeMap<Arc<str>, Kept>>>,
 }
 
-impl Check {
-    /// Begins to check a server, on this runtime.
-    pub fn begin(
-        runtime: &Handle,
-        endpoint: Arc<Endpoint>,
-        health: HealthCheck,
-        outcomes: prometheus::IntCounterVec,
-    ) -> Self {
-        let task = runtime.spawn(run(endpoint.clone(), health.clone(), outcomes)).abort_handle();
-        Self { endpoint, health, task }
+/// A server that a service has checked.
+pub struct Wanted<'a> {
+    /// Its id in the server list; the URI of a `server`, which no id is.
+    pub server: Arc<str>,
+    /// Where it is.
+    pub endpoint: &'a Arc<Endpoint>,
+    /// How it is checked.
+    pub health: &'a HealthCheck,
+}
+
+struct Kept {
+    endpoint: Arc<Endpoint>,
+    health: HealthCheck,
+    verdict: Arc<Verdict>,
+    probe: Arc<Probe>,
+}
+
+impl Checks {
+    /// None yet; they will run on this runtime.
+    pub fn new(endpoints: &Endpoints, runtime: Handle) -> Self {
+        let outcomes = endpoints.metrics().checks.clone();
+        Self::asking(endpoints.board().clone(), Prober::new(runtime, ask::over_the_network(), outcomes))
+    }
+
+    fn asking(board: Board, prober: Arc<Prober>) -> Self {
+        Self { board, prober, services: Mutex::default() }
+    }
+
+    /// Checks these servers of a service from now on, and no others of it. Returns their verdicts in
+    /// the same order; one whose server is still at the same URI is what it was.
+    pub fn set(&self, service: &ServiceId, wanted: &[Wanted<'_>]) -> Vec<Arc<Verdict>> {
+        let mut services = self.services.lock();
+        let mut before = services.remove(service).unwrap_or_default();
+        let stays = |kept: &Kept, wanted: &Wanted<'_>| Arc::ptr_eq(&kept.endpoint, wanted.endpoint);
+        before.retain(|server, kept| {
+            let stays = wanted.iter().any(|wanted| wanted.server == *server && stays(kept, wanted));
+            if !stays {
+                kept.end();
+            }
+            stays
+        });
+        let mut verdicts = Vec::with_capacity(wanted.len());
+        let mut now = BTreeMap::new();
+        for wanted in wanted {
+            let kept = self.kept(service, before.remove(&wanted.server), wanted);
+            verdicts.push(Arc::clone(&kept.verdict));
+            now.insert(Arc::clone(&wanted.server), kept);
+        }
+        if !now.is_empty() {
+            services.insert(service.clone(), now);
+        }
+        verdicts
+    }
+
+    /// Checks nothing of this service any more.
+    pub fn remove(&self, service: &ServiceId) {
+        self.services.lock().remove(service).into_iter().flatten().for_each(|(_, kept)| kept.end());
+    }
+
+    fn kept(&self, service: &ServiceId, before: Option<Kept>, wanted: &Wanted<'_>) -> Kept {
+        let (endpoint, health) = (Arc::clone(wanted.endpoint), wanted.health.clone());
+        let verdict = match before {
+            Some(kept) if kept.health == health => return kept,
+            Some(kept) if kept.health.path == health.path => {
+                kept.probe.retune(&kept.verdict, &health);
+                return Kept { health, ..kept };
+            }
+            Some(kept) => {
+                kept.probe.leave(&kept.verdict);
+                kept.verdict
+            }
+            None => {
+                let server = Arc::clone(&wanted.server);
+                Arc::new(Verdict::new(service.clone(), server, &endpoint, self.board.clone()))
+            }
+        };
+        let probe = self.prober.join(&endpoint, &verdict, &health);
+        Kept { endpoint, health, verdict, probe }
     }
 }
 
-impl Drop for Check {
+impl Kept {
+    fn end(&self) {
+        self.probe.leave(&self.verdict);
+        self.verdict.withdraw();
+    }
+}
+
+impl Drop for Checks {
     fn drop(&mut self) {
-        self.task.abort();
-        // Nobody says any more that it is unwell.
-        self.endpoint.checked(true);
+        let services = std::mem::take(&mut *self.services.lock());
+        services.into_values().flatten().for_each(|(_, kept)| kept.end());
     }
-}
-
-async fn run(endpoint: Arc<Endpoint>, health: HealthCheck, outcomes: prometheus::IntCounterVec) {
-    let mut row = Row::default();
-    let every = health.interval.0.max(Duration::from_millis(10));
-    loop {
-        let checked = timeout(health.timeout.0, check(&endpoint, &health)).await;
-        let well = matches!(checked, Ok(Ok(())));
-        outcomes.with_label_values(&[if well { "success" } else { "failure" }]).inc();
-        if let Some(healthy) = row.add(well, &health) {
-            endpoint.checked(healthy);
-        }
-        tokio::time::sleep(every).await;
-    }
-}
-
-/// Outcomes of the same kind in a row.
-#[derive(Default)]
-struct Row {
-    well: bool,
-    length: u32,
-    unhealthy: bool,
-}
-
-impl Row {
-    /// What is now thought of the server, if that changes.
-    fn add(&mut self, well: bool, health: &HealthCheck) -> Option<bool> {
-        self.length = if self.well == well { self.length.saturating_add(1) } else { 1 };
-        self.well = well;
-        let needed = if well { health.healthy_after } else { health.unhealthy_after };
-        if self.unhealthy != well || self.length < needed.max(1) {
-            return None;
-        }
-        self.unhealthy = !well;
-        Some(well)
-    }
-}
-
-async fn check(endpoint: &Endpoint, health: &HealthCheck) -> Result<(), BoxError> {
-    let stream = dial(endpoint, health.timeout.0).await?;
-    let Some(path) = &health.path else { return Ok(()) };
-    let path = format!("{}{path}", endpoint.uri.base());
-    let asked = match endpoint.uri.is_h2c() {
-        true => ask_http2(stream, endpoint, &path).await,
-        false => ask_http1(stream, endpoint, path).await,
-    };
-    let status = asked?;
-    let well = status.is_success() || status.is_redirection();
-    if well { Ok(()) } else { Err(format!("answered {status}").into()) }
-}
-
-async fn ask_http1(stream: TcpStream, endpoint: &Endpoint, path: String) -> Result<StatusCode, BoxError> {
-    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = request(path)?.header(header::HOST, endpoint.uri.authority()).body(Empty::<Bytes>::new())?;
-    tokio::select! {
-        answer = sender.send_request(request) => Ok(answer?.status()),
-        ended = driver => Err(closed(ended)),
-    }
-}
-
-/// With prior knowledge, as messages are sent to such a server.
-async fn ask_http2(stream: TcpStream, endpoint: &Endpoint, path: &str) -> Result<StatusCode, BoxError> {
-    let (mut sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-    let target = format!("http://{}{path}", endpoint.uri.authority());
-    let request = request(target)?.body(Empty::<Bytes>::new())?;
-    tokio::select! {
-        answer = sender.send_request(request) => Ok(answer?.status()),
-        ended = driver => Err(closed(ended)),
-    }
-}
-
-fn request(target: String) -> Result<http::request::Builder, BoxError> {
-    let target = http::Uri::try_from(target)?;
-    Ok(Request::get(target).header(header::USER_AGENT, "message-flow-health-check"))
-}
-
-fn closed(ended: hyper::Result<()>) -> BoxError {
-    ended.map_or_else(BoxError::from, |()| "connection closed".into())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_takes_a_row_to_change_a_mind() {
-        let health: HealthCheck = serde_json::from_str(r#"{"unhealthy_after":3,"healthy_after":2}"#).unwrap();
-        let mut row = Row::default();
-        let outcomes = [false, false, true, false, false, false, false, true, true, true];
-        let minds = outcomes.map(|well| row.add(well, &health));
-        let expect = [None, None, None, None, None, Some(false), None, None, Some(true), None];
-        assert_eq!(minds, expect);
-    }
-}
+mod tests;

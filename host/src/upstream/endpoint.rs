@@ -1,14 +1,14 @@
 //! One server URI and what all workers know of it.
 //!
 //! Health here is this router's own experience: failures in a row eject a server for a while that
-//! doubles each time, and active checks, where a service asks for them, can call it unhealthy
-//! until they succeed again.
+//! doubles each time. What active checks say is a service's own, see [`super::check`].
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Metrics, UpstreamOptions};
+use super::{Metrics, UpstreamOptions, check::Failing, name::Name};
 use crate::table::record::ServerUri;
 
 /// A server, by its URI.
@@ -29,6 +29,8 @@ pub struct Endpoint {
     pub host: Box<str>,
     /// 80 where none is written.
     pub port: u16,
+    /// What the host was resolved to; none: it is an address.
+    pub(super) name: Option<Arc<Name>>,
     /// As written, with or without a port.
     pub authority: Box<str>,
     /// What goes before every path; empty or starting with `/`.
@@ -38,27 +40,12 @@ pub struct Endpoint {
     ejections: AtomicU32,
     /// Milliseconds since `epoch`.
     ejected_until: AtomicU64,
-    failing_checks: AtomicBool,
-    failing: Failing,
     epoch: Instant,
     options: Arc<UpstreamOptions>,
     metrics: Metrics,
 }
 
-/// The servers that fail their active checks, and a notice of each change of that.
-type Failing = watch::Sender<Arc<HashSet<ServerUri>>>;
-
 impl Endpoint {
-    /// Whether messages should go elsewhere: it is ejected, or fails its active checks.
-    pub fn is_unavailable(&self) -> bool {
-        self.failing_checks.load(Relaxed) || self.is_ejected()
-    }
-
-    /// Whether active checks say that it is not well.
-    pub fn fails_checks(&self) -> bool {
-        self.failing_checks.load(Relaxed)
-    }
-
     /// Whether failures in a row have ejected it, and the time for that has not passed.
     pub fn is_ejected(&self) -> bool {
         let until = self.ejected_until.load(Relaxed);
@@ -85,7 +72,8 @@ impl Endpoint {
     }
 
     /// It could not be reached, broke off, did not answer in time or said that it cannot serve.
-    pub fn failed(&self) {
+    /// `may_eject` says whether the service of the message can do without it.
+    pub fn failed(&self, may_eject: impl FnOnce() -> bool) {
         let failures = self.failures.fetch_add(1, Relaxed) + 1;
         let limit = self.options.eject_after;
         if limit == 0 || failures < limit || self.is_ejected() {
@@ -93,6 +81,9 @@ impl Endpoint {
         }
         // One more failure after the time has passed ejects it again at once.
         self.failures.store(limit - 1, Relaxed);
+        if !may_eject() {
+            return;
+        }
         let before = self.ejections.fetch_add(1, Relaxed);
         let span = ejection(&self.options, before);
         self.ejected_until.store(self.millis(Instant::now() + span).max(1), Relaxed);
@@ -100,19 +91,22 @@ impl Endpoint {
         tracing::warn!(server = %self.uri, seconds = span.as_secs_f32(), "server ejected after {limit} failures in a row");
     }
 
-    /// What active checks found.
-    pub fn checked(&self, healthy: bool) {
-        if self.failing_checks.swap(!healthy, Relaxed) == healthy {
-            tracing::info!(server = %self.uri, healthy, "active checks changed their mind about a server");
-            self.failing.send_modify(|failing| match healthy {
-                true => drop(Arc::make_mut(failing).remove(&self.uri)),
-                false => drop(Arc::make_mut(failing).insert(self.uri.clone())),
-            });
+    /// Active checks of a service found that it is well again, which ends an ejection.
+    pub fn recovered(&self) {
+        self.succeeded();
+        self.ejected_until.store(0, Relaxed);
+    }
+
+    /// Finds out anew where its name leads, in the background, if it has one and it is time to.
+    pub(super) fn refresh_name(&self) {
+        if let Some(name) = &self.name {
+            name.refresh();
         }
-        if healthy {
-            self.succeeded();
-            self.ejected_until.store(0, Relaxed);
-        }
+    }
+
+    /// Whether its name still leads to this address; see [`Name::leads_to`].
+    pub(super) fn leads_to(&self, address: IpAddr, generation: &mut u64) -> bool {
+        self.name.as_ref().is_none_or(|name| name.leads_to(address, generation))
     }
 
     fn millis(&self, at: Instant) -> u64 {
@@ -150,7 +144,7 @@ impl Drop for InFlight {
 /// Every endpoint that anything refers to; the same URI is the same endpoint.
 pub struct Endpoints {
     by_uri: Mutex<Known>,
-    failing: Failing,
+    board: watch::Sender<Arc<Failing>>,
     options: Arc<UpstreamOptions>,
     metrics: Metrics,
     epoch: Instant,
@@ -169,7 +163,7 @@ impl Endpoints {
     pub fn new(options: UpstreamOptions, metrics: Metrics) -> Arc<Self> {
         Arc::new(Self {
             by_uri: Mutex::default(),
-            failing: Failing::default(),
+            board: watch::Sender::default(),
             options: Arc::new(options),
             metrics,
             epoch: Instant::now(),
@@ -187,8 +181,13 @@ impl Endpoints {
     }
 
     /// The servers that fail their active checks, and a notice of each change of that.
-    pub fn failing(&self) -> watch::Receiver<Arc<HashSet<ServerUri>>> {
-        self.failing.subscribe()
+    pub fn failing(&self) -> watch::Receiver<Arc<Failing>> {
+        self.board.subscribe()
+    }
+
+    /// Where active checks tell of servers that fail.
+    pub(super) fn board(&self) -> &watch::Sender<Arc<Failing>> {
+        &self.board
     }
 
     /// The endpoint of a URI.
@@ -210,19 +209,20 @@ impl Endpoints {
     fn make(&self, number: u64, uri: &ServerUri) -> Endpoint {
         let host_port = uri.host_port();
         let (host, port) = host_port.rsplit_once(':').unwrap_or((&host_port, "80"));
+        let (host, port) = (host.trim_start_matches('[').trim_end_matches(']'), port.parse().unwrap_or(80));
+        let is_address = host.parse::<IpAddr>().is_ok();
         Endpoint {
             number,
             uri: uri.clone(),
-            host: host.trim_start_matches('[').trim_end_matches(']').into(),
-            port: port.parse().unwrap_or(80),
+            host: host.into(),
+            port,
+            name: (!is_address).then(|| Name::new(host, port)),
             authority: uri.authority().into(),
             base: uri.base().into(),
             in_flight: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
-            failing_checks: AtomicBool::new(false),
-            failing: self.failing.clone(),
             epoch: self.epoch,
             options: self.options.clone(),
             metrics: self.metrics.clone(),
@@ -271,21 +271,21 @@ mod tests {
     fn failures_in_a_row_eject() {
         let endpoints = endpoints(UpstreamOptions { eject_after: 3, ..UpstreamOptions::default() });
         let endpoint = endpoints.get(&uri("http://a:1"));
-        endpoint.failed();
-        endpoint.failed();
+        let fail = |may_eject: bool| endpoint.failed(|| may_eject);
+        fail(true);
+        fail(true);
         endpoint.succeeded();
-        endpoint.failed();
-        endpoint.failed();
-        assert!(!endpoint.is_unavailable());
-        endpoint.failed();
+        fail(true);
+        fail(true);
+        assert!(!endpoint.is_ejected());
+        for _ in 0..10 {
+            fail(false);
+            assert!(!endpoint.is_ejected(), "its service cannot do without it");
+        }
+        fail(true);
         assert!(endpoint.is_ejected());
-        endpoint.checked(true);
-        assert!(!endpoint.is_unavailable(), "an active check that succeeds ends it");
-        let failing = endpoints.failing();
-        endpoint.checked(false);
-        assert!(endpoint.is_unavailable() && failing.borrow().contains(&endpoint.uri));
-        endpoint.checked(true);
-        assert!(failing.borrow().is_empty());
+        endpoint.recovered();
+        assert!(!endpoint.is_ejected(), "an active check that succeeds ends it");
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! What is counted about servers.
 
+use std::sync::Arc;
+
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use super::dial::DialError;
+use crate::pace::Pace;
 
 /// Handles, resolved once.
 #[derive(Clone)]
@@ -11,6 +16,9 @@ pub struct Metrics {
     pub opened: IntCounter,
     /// Connections that could not be opened.
     pub failed: IntCounter,
+    /// Connections that could not be opened for want of something of this router's own.
+    pub local: IntCounter,
+    said: Arc<Pace>,
     /// Messages sent on a connection that was already open.
     pub reused: IntCounter,
     /// Messages that found every connection busy and the queue full or too slow.
@@ -41,6 +49,11 @@ impl Metrics {
                 "message_flow_upstream_connect_failures_total",
                 "Connections to servers that could not be opened.",
             )?,
+            local: counter(
+                "message_flow_upstream_local_failures_total",
+                "Connections to servers that this router lacked the means to open, such as file descriptors.",
+            )?,
+            said: Arc::default(),
             reused: counter(
                 "message_flow_upstream_reuses_total",
                 "Messages sent on a connection that was already open.",
@@ -55,5 +68,15 @@ impl Metrics {
             )?,
             checks,
         })
+    }
+
+    /// A connection was not opened for want of something of this router's own: counted, and said in
+    /// the log once a second at most.
+    pub(super) fn lacking(&self, what: &DialError) {
+        self.local.inc();
+        if let Some(unsaid) = self.said.turn() {
+            let cause = std::error::Error::source(what).map(ToString::to_string);
+            tracing::warn!(error = %what, cause, unsaid, "messages are answered with 503");
+        }
     }
 }

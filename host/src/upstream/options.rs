@@ -17,6 +17,9 @@ pub struct UpstreamOptions {
     pub connect_timeout: Duration,
     /// A connection that was not used for so long is closed. Default 60 s.
     pub idle_timeout: Duration,
+    /// A connection that is older is not used for another message, so that all are used in turn that a
+    /// name or a load balancer stands for; 0 lets it be. Default 10 min.
+    pub max_age: Duration,
     /// Head of a response, in bytes. Default 64 KiB.
     pub max_head: usize,
     /// So many failures in a row eject a server; 0 never does. Default 5.
@@ -36,6 +39,7 @@ impl Default for UpstreamOptions {
             queue_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(60),
+            max_age: Duration::from_secs(600),
             max_head: 64 << 10,
             eject_after: 5,
             eject_for: Duration::from_secs(10),

@@ -4,6 +4,7 @@ mod http2;
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -12,7 +13,7 @@ use std::{
 
 use http::Response;
 use parking_lot::Mutex;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 use super::{
     Break, Endpoint, Endpoints, Metrics, Outgoing, RequestBody, UpstreamError, UpstreamOptions,
@@ -20,6 +21,7 @@ use super::{
     dial::{DialError, dial},
     http1::{self, Http1},
     http2::{Http2, Http2Error, Unanswered},
+    uploads::{Placed, Uploads},
 };
 
 pub(crate) use http2::Stream;
@@ -83,16 +85,23 @@ impl Pools {
         Self { by_endpoint: Mutex::default(), shared: Arc::new(shared) }
     }
 
-    /// Sends a request on a free connection, or on a new one.
+    /// Sends a request on a free connection, or on a new one. `peer` is who sends its body.
     pub async fn send(
         &self,
         endpoint: &Arc<Endpoint>,
         connections: Connections,
         request: Outgoing<'_>,
+        peer: Option<IpAddr>,
     ) -> Sent {
         let in_flight = endpoint.begin();
         match request {
-            Outgoing::Http1(head, body) => {
+            Outgoing::Http1(head, mut body) => {
+                if let (RequestBody::Stream(_), Some(peer)) = (&body, peer) {
+                    body = match Box::pin(self.pool(endpoint).place_upload(peer, body)).await {
+                        Ok(placed) => placed,
+                        Err((body, error)) => return Sent::Unsent(body, error),
+                    };
+                }
                 let (lease, reused) = match self.http1(endpoint, connections).await {
                     Ok(leased) => leased,
                     Err(error) => return Sent::Unsent(body, error),
@@ -139,7 +148,7 @@ impl Pools {
     fn idle(&self, endpoint: &Endpoint) -> Option<Lease> {
         loop {
             let mut lease = self.by_endpoint.lock().get(&endpoint.number)?.idle()?;
-            if lease.connection().is_alive() {
+            if lease.leads(endpoint) && lease.connection().is_alive() {
                 self.shared.metrics.reused.inc();
                 return Some(lease);
             }
@@ -151,7 +160,8 @@ impl Pools {
         let mut pools = self.by_endpoint.lock();
         let pool = pools.entry(endpoint.number).or_insert_with(|| {
             let (endpoint, shared) = (endpoint.clone(), self.shared.clone());
-            Arc::new(Pool { endpoint, shared, state: Mutex::default(), http2: http2::Shared::default() })
+            let (state, http2, uploads) = (Mutex::default(), http2::Shared::default(), Uploads::default());
+            Arc::new(Pool { endpoint, shared, state, http2, uploads })
         });
         pool.clone()
     }
@@ -162,6 +172,9 @@ impl Pools {
         let idle_timeout = u64::try_from(self.shared.options.idle_timeout.as_millis()).unwrap_or(u64::MAX);
         let pools: Vec<_> = self.by_endpoint.lock().values().cloned().collect();
         for pool in &pools {
+            if !pool.is_empty() {
+                pool.endpoint.refresh_name();
+            }
             // Dropped after the lock is released: their destructors take it.
             let closed = pool.close_idle(now, idle_timeout);
             drop(closed);
@@ -209,6 +222,7 @@ struct Pool {
     state: Mutex<State>,
     /// Those of HTTP/2.
     http2: http2::Shared,
+    uploads: Uploads,
 }
 
 #[derive(Default)]
@@ -269,15 +283,37 @@ impl Pool {
     async fn open(&self, place: Place) -> Result<Lease, DialError> {
         let options = &self.shared.options;
         let stream = dial(&self.endpoint, options.connect_timeout).await?;
+        let origin = Origin::of(&stream, &self.shared);
         let connection = Http1::begin(stream, options);
         self.shared.metrics.opened.inc();
         self.shared.metrics.connections.inc();
-        Ok(Lease(Some(Box::new(Held { connection, place, spent: false }))))
+        Ok(Lease(Some(Box::new(Held { connection, place, origin, spent: false }))))
+    }
+
+    /// A body that is passed on as it comes, once its peer has a place for it: half of the connections
+    /// that there may be are enough for one.
+    async fn place_upload(
+        &self,
+        peer: IpAddr,
+        body: RequestBody,
+    ) -> Result<RequestBody, (RequestBody, UpstreamError)> {
+        let RequestBody::Stream(stream) = body else { return Ok(body) };
+        let options = &self.shared.options;
+        let places = self.uploads.of(peer, (options.max_connections / 2).max(1));
+        match timeout(options.queue_timeout, places.acquire_owned()).await {
+            Ok(Ok(place)) => Ok(Placed::body(stream, place)),
+            _ => Err((RequestBody::Stream(stream), self.busy())),
+        }
     }
 
     fn unreachable(&self, source: DialError) -> UpstreamError {
+        let server = self.endpoint.uri.to_string();
+        if source.is_local() {
+            self.shared.metrics.lacking(&source);
+            return UpstreamError::Local { server, source };
+        }
         self.shared.metrics.failed.inc();
-        UpstreamError::Connect { server: self.endpoint.uri.to_string(), source }
+        UpstreamError::Connect { server, source }
     }
 
     fn busy(&self) -> UpstreamError {
@@ -292,13 +328,21 @@ impl Pool {
         let mut state = self.state.lock();
         let over = |resting: &mut Resting| {
             let too_long = now.saturating_sub(resting.since) > idle_timeout;
-            too_long || !resting.connection.connection().is_alive()
+            too_long
+                || resting.connection.is_old(now)
+                || !resting.connection.leads(&self.endpoint)
+                || !resting.connection.connection().is_alive()
         };
         let mut closed: Vec<_> = state.idle.extract_if(.., over).collect();
         drop(state);
-        self.http2.close_idle(now, idle_timeout);
+        self.http2.close_idle(self, now, idle_timeout);
         closed.iter_mut().for_each(|resting| resting.connection.never_again());
         closed
+    }
+
+    /// No connection is open.
+    fn is_empty(&self) -> bool {
+        self.state.lock().open == 0 && self.http2.is_empty()
     }
 
     /// Nothing is open, and no plan knows the server any more.
@@ -348,7 +392,40 @@ impl Drop for Place {
 struct Held {
     connection: Http1,
     place: Place,
+    origin: Origin,
     spent: bool,
+}
+
+/// Whence a connection is: to which address of its server, and until when it is used.
+pub(super) struct Origin {
+    address: Option<IpAddr>,
+    /// What [`Endpoint::leads_to`] was asked last.
+    generation: u64,
+    /// Milliseconds of the worker's time.
+    until: u64,
+}
+
+impl Origin {
+    fn of(stream: &TcpStream, shared: &Shared) -> Self {
+        let address = stream.peer_addr().ok().map(|address| address.ip());
+        // By chance up to a tenth less, or connections that began together would end together.
+        let age = shared.options.max_age.mul_f64(rand::random_range(0.9..1.0));
+        let until = match u64::try_from(age.as_millis()) {
+            Ok(age @ 1..) => shared.now.load(Relaxed).saturating_add(age),
+            _ => u64::MAX,
+        };
+        Self { address, generation: 0, until }
+    }
+
+    /// Whether it is used for no further message.
+    pub(super) fn is_old(&self, now: u64) -> bool {
+        now >= self.until
+    }
+
+    /// Whether the name of its server still leads where it is connected to.
+    pub(super) fn leads(&mut self, endpoint: &Endpoint) -> bool {
+        self.address.is_none_or(|address| endpoint.leads_to(address, &mut self.generation))
+    }
 }
 
 /// A connection in use; returns to its pool when dropped, if it can carry another message.
@@ -367,6 +444,14 @@ impl Lease {
         held.connection
     }
 
+    fn leads(&mut self, endpoint: &Endpoint) -> bool {
+        self.0.as_mut().is_some_and(|held| held.origin.leads(endpoint))
+    }
+
+    fn is_old(&self, now: u64) -> bool {
+        self.0.as_ref().is_some_and(|held| held.origin.is_old(now))
+    }
+
     /// It is not to be used for another message.
     pub(crate) fn never_again(&mut self) {
         if let Some(held) = &mut self.0 {
@@ -379,7 +464,8 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(held) = self.0.take() else { return };
         let pool = held.place.0.clone();
-        if !held.spent && held.connection.is_reusable() {
+        let old = held.origin.is_old(pool.shared.now.load(Relaxed));
+        if !held.spent && !old && held.connection.is_reusable() {
             pool.give_back(Self(Some(held)));
         } else {
             pool.shared.metrics.connections.dec();

@@ -44,6 +44,7 @@ mod retries;
 mod routes;
 mod routing;
 mod scripts;
+mod servers;
 mod streams;
 mod thin;
 mod tls;

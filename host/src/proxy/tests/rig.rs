@@ -89,6 +89,11 @@ impl Rig {
         Client::connect(self.address()).await
     }
 
+    /// How often an assignment was to be stored.
+    pub(in crate::proxy) fn claims(&self) -> u64 {
+        self.table.stats().assignment_claims.get()
+    }
+
     /// The sum of a metric over all of its labels that contain this text.
     pub(in crate::proxy) fn metric(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();

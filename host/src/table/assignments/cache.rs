@@ -49,6 +49,8 @@ pub(super) struct Found {
     pub(super) stamp: u64,
     /// It should be renewed now.
     pub(super) due: bool,
+    /// It does not expire.
+    pub(super) pinned: bool,
 }
 
 /// What came of storing.
@@ -90,7 +92,8 @@ impl Cache {
         if due {
             shard.renew_at(key, self.ticks(now.saturating_add(again)));
         }
-        Some(Found { server: found.server, stamp: found.stamp, due })
+        let pinned = found.expires == u32::MAX;
+        Some(Found { server: found.server, stamp: found.stamp, due, pinned })
     }
 
     /// Marks the moment before a question to the table; [`Cache::put`] with it stores nothing if
@@ -218,7 +221,7 @@ mod tests {
         cache.get(service, client, now << TICK, 20 << TICK)
     }
 
-    const FOUND: Option<Found> = Some(Found { server: 1, stamp: 7, due: false });
+    const FOUND: Option<Found> = Some(Found { server: 1, stamp: 7, due: false, pinned: false });
 
     #[test]
     fn remembers_until_expiry_or_removal() {

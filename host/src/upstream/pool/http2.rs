@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Connections, Pool, dial};
+use super::{Connections, Origin, Pool, dial};
 use crate::upstream::{UpstreamError, dial::DialError, http2::Http2};
 
 /// What a server is taken to allow before one has said it: RFC 9113 recommends no less.
@@ -32,13 +32,28 @@ pub(super) struct Shared {
 
 #[derive(Default)]
 struct State {
-    open: Vec<Http2>,
+    open: Vec<Open>,
     /// Being opened.
     dialling: usize,
     /// Streams that the connection opened last took.
     usual_room: Option<usize>,
     /// Counts connections that could not be opened.
     failures: u64,
+}
+
+/// A connection that takes messages.
+struct Open {
+    connection: Http2,
+    origin: Origin,
+}
+
+impl Open {
+    /// Whether it takes another; one that is too old, or leads where its server is no longer, ends with
+    /// those that it has.
+    fn is_usable(&mut self, pool: &Pool) -> bool {
+        let now = pool.shared.now.load(Relaxed);
+        self.connection.is_usable() && !self.origin.is_old(now) && self.origin.leads(&pool.endpoint)
+    }
 }
 
 /// One message's stream on a connection; its room goes to the next when this is dropped.
@@ -113,9 +128,10 @@ impl Pool {
 
     fn take_stream(self: &Arc<Self>, connections: Connections) -> Option<Stream> {
         let mut state = self.http2.state.lock();
-        state.open.retain(Http2::is_usable);
+        state.open.retain_mut(|open| open.is_usable(self));
         let wanted = |connection: &&Http2| connections != Connections::Except(connection.number());
-        let open = state.open.iter().filter(wanted).map(|connection| (connection.room(), connection));
+        let open = state.open.iter().map(|open| &open.connection).filter(wanted);
+        let open = open.map(|connection| (connection.room(), connection));
         let (room, connection) = open.max_by_key(|(room, _)| *room)?;
         if room == 0 {
             return None;
@@ -172,15 +188,18 @@ impl Pool {
         let options = &self.shared.options;
         let begun = async {
             let stream = dial(&self.endpoint, options.connect_timeout).await?;
-            Http2::begin(stream, options, &self.shared.metrics).await
+            let origin = Origin::of(&stream, &self.shared);
+            let connection = Http2::begin(stream, options, &self.shared.metrics).await?;
+            Ok(Open { connection, origin })
         };
         let begun = begun.await;
         let mut state = self.http2.state.lock();
-        let connection = begun.inspect_err(|_| state.failures += 1)?;
+        let open = begun.inspect_err(|_| state.failures += 1)?;
+        let connection = open.connection.clone();
         self.shared.metrics.opened.inc();
         state.usual_room = Some(connection.room().max(1));
         connection.take_stream();
-        state.open.push(connection.clone());
+        state.open.push(open);
         drop(state);
         drop(dialling);
         Ok(Stream { connection, pool: self.clone(), reused: false })
@@ -189,10 +208,9 @@ impl Pool {
 
 impl Shared {
     /// Lets go of connections that are closed, or have carried nothing for too long.
-    pub(super) fn close_idle(&self, now: u64, idle_timeout: u64) {
+    pub(super) fn close_idle(&self, pool: &Pool, now: u64, idle_timeout: u64) {
         let closed: Vec<_> = {
-            let over =
-                |connection: &mut Http2| !connection.is_usable() || connection.is_idle(now, idle_timeout);
+            let over = |open: &mut Open| !open.is_usable(pool) || open.connection.is_idle(now, idle_timeout);
             self.state.lock().open.extract_if(.., over).collect()
         };
         drop(closed);
@@ -200,6 +218,11 @@ impl Shared {
 
     pub(super) fn is_unused(&self) -> bool {
         let state = self.state.lock();
-        state.dialling == 0 && state.open.iter().all(|connection| connection.streams() == 0)
+        state.dialling == 0 && state.open.iter().all(|open| open.connection.streams() == 0)
+    }
+
+    /// No connection is open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().open.is_empty()
     }
 }
