@@ -10,6 +10,7 @@
 //! A core module that asks for little is called without the component around it (`direct`).
 
 mod bare;
+pub mod body;
 mod builtin;
 mod cache;
 pub mod call;
@@ -51,12 +52,13 @@ use std::{
     time::Duration,
 };
 
+pub use body::Body;
 pub use builtin::bytes as builtin;
 pub use call::{CallError, Cause};
 pub use capability::Grant;
 pub use engine::MAX_MEMORY;
 pub use generation::{Decision, EventVerdict, Generation, Kind, OnError, Rejection, Verdict};
-pub use message::{Body, Message};
+pub use message::Message;
 pub use published::{NextStatus, PluginState, PluginStatus};
 pub use reconcile::SwitchError;
 pub use settings::{NextBuild, Settings};

@@ -48,14 +48,18 @@ type ReadsBody = boolean;
 /** The body of the request or response at hand, in scripts that say `readsBody`. */
 interface WithBody {
   /**
-   * All of it, as text. Throws if it has more than `limit` bytes, or more than `body` under
-   * `[plugin.NAME]` allows (1 MiB).
+   * All of it, as text, without its `content-encoding`: what was read is sent on decoded. Throws if it
+   * has more than `limit` bytes, or more than `body` under `[plugin.NAME]` allows (1 MiB), or cannot
+   * be decoded; what cannot be is not sent on, whoever catches that, unless `setBody` replaces it.
    */
   body(limit?: number): string;
   /** The same, as what the JSON in it says. */
   json(limit?: number): any;
   bytes(limit?: number): Uint8Array;
-  /** Sends this in its place, read or not; `content-length` follows. */
+  /**
+   * Sends this in its place, read or not. `content-length` follows; `content-encoding`, `etag` and
+   * digests of what was there are removed.
+   */
   setBody(body: string | Uint8Array): void;
 }
 

@@ -4,6 +4,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/echo` | the request's body, as it comes, with its content type |
+//! | `/answer` | the request's body, with the status and headers that its `answer-NAME` headers say |
 //! | `/status/503` | that status |
 //! | `/slow/250` | after so many milliseconds |
 //! | `/close` | none: the connection is closed |

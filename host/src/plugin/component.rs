@@ -235,6 +235,11 @@ pub(super) fn check_version(name: &str) -> Result<(), Refusal> {
 
 /// What must be granted for an import; none: every plugin has it.
 fn asked(import: &str) -> Result<Option<&'static str>, Refusal> {
+    /// Whether it may read the bodies of responses.
+    pub(super) fn reads_responses(&self) -> bool {
+        self.reads_body && self.imports.iter().any(|name| own(name) == Some("response-body"))
+    }
+
     match own(import) {
         Some("etcd") => Ok(Some("etcd")),
         Some(interface) if FREE.contains(&interface) => Ok(None),

@@ -175,6 +175,12 @@ impl Generation {
         self.template.shape.reads_body || self.trial.as_ref().is_some_and(|trial| trial.next.reads_body())
     }
 
+    /// Whether it may read the bodies of responses.
+    pub fn reads_responses(&self) -> bool {
+        let own = self.template.shape.reads_responses();
+        own || self.trial.as_ref().is_some_and(|trial| trial.next.reads_responses())
+    }
+
     /// Whether a message was sent by this plugin itself, or on account of what it sent: shown to it,
     /// it would go in circles.
     pub fn led_to(&self, headers: &HeaderMap) -> bool {

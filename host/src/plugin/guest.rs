@@ -172,6 +172,14 @@ impl Guest {
     /// The headers of a head; none for a response before there is one.
     pub(super) fn headers(&self, head: Head) -> Option<&HeaderMap> {
         match head {
+    /// Why the response's body, which the guest asked for, was not read. Whatever the guest makes of
+    /// that, what it has not seen is not sent on in its name.
+    #[inline]
+    pub(super) fn unread_response(&self) -> Option<Box<str>> {
+        self.message.response.as_ref()?;
+        self.message.unread().map(|why| format!("response-body.read: {why}").into())
+    }
+
             Head::Request => Some(&self.message.headers),
             Head::Response => self.message.response.as_ref().map(|response| &response.headers),
         }
@@ -182,6 +190,12 @@ impl Guest {
         if self.undoes() {
             let before = self.headers(head)?.get_all(name).iter().cloned().collect();
             self.undo.push(match head {
+        let about_response = self.message.response.is_some();
+        if let Some(body) = &mut self.message.body
+            && about_response == matches!(head, Head::Response)
+        {
+            body.describe(name);
+        }
                 Head::Request => Undo::Request(name.clone(), before),
                 Head::Response => Undo::Response(name.clone(), before),
             });

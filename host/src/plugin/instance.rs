@@ -291,7 +291,7 @@ impl Instance {
         result: Result<R, wasmtime::Error>,
     ) -> Result<R, CallError> {
         let guest = self.store.data_mut();
-        let result = match (result, guest.fault.take()) {
+        let result = match (result, guest.fault.take().or_else(|| guest.unread_response())) {
             (Ok(value), None) => Ok(value),
             (Ok(_), Some(fault)) => Err(guest.error(function, Cause::Fault(fault))),
             (Err(error), _) => Err(failure(guest, function, &error)),

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, uri::PathAndQuery};
 
+pub use super::body::{Body, BodyFailed, BodyStream};
 use super::candidates::Candidates;
 use crate::table::ServiceId;
 
@@ -39,7 +40,7 @@ pub struct Message {
     pub response: Option<Box<ResponseHead>>,
     /// Present in event filters.
     pub event: Option<Box<Event>>,
-    /// The body of the response if there is one, else of the request. Empty unless the plugin
+    /// The body of the response if there is one, else of the request. None unless the plugin
     /// reads bodies ([`super::Generation::reads_body`]).
     pub body: Option<Body>,
 }
@@ -122,17 +123,3 @@ pub struct Event {
     /// Such as `content-type`.
     pub attributes: BTreeMap<String, String>,
 }
-
-/// A body that a plugin may read or replace; streamed on if it does neither.
-pub struct Body {
-    /// What is still to be sent on.
-    pub stream: BodyStream,
-    /// Set when the bytes were replaced: `content-length` follows it.
-    pub replaced: Option<u64>,
-}
-
-/// A body as a stream of frames.
-pub type BodyStream = http_body_util::combinators::UnsyncBoxBody<Bytes, BodyFailed>;
-
-/// Why a body's stream broke off.
-pub type BodyFailed = Box<dyn std::error::Error + Send + Sync>;

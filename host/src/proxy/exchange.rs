@@ -29,7 +29,10 @@ use super::{
 use crate::{
     grpc,
     listener::{BoxError, Connection, Incoming, Watch},
-    plugin::message::{ClientId, target as target_of},
+    plugin::{
+        body::ask_for_whole,
+        message::{ClientId, target as target_of},
+    },
     table::Release,
     upstream::RequestBody,
 };
@@ -127,6 +130,9 @@ impl Inbound {
                 // Boxed, to keep the future of a message without filters small.
                 None => Box::pin(filter::requests(&passing, head, &mut body)).await?,
             }
+        }
+        if plan.reads_responses {
+            ask_for_whole(&mut self.head.headers);
         }
         if let Some(upgrade) = &upgrade {
             upgrade.ask(&mut self.head.headers);

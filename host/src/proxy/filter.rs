@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Response, header, request::Parts};
+use http::{Response, StatusCode, request::Parts};
 use http_body_util::BodyExt;
 
 use super::{plan::Plugin, reply::Reply, respond::Refusal, sources};
 use crate::{
     listener::Connection,
-    plugin::{CallError, Generation, OnError, Verdict, message},
+    plugin::{Body, CallError, Generation, OnError, Verdict, body::coding::Unreadable, message},
     upstream::RequestBody,
 };
 
@@ -82,18 +82,34 @@ async fn request(
         return Err(Refusal::PluginLoop(plugin.name.to_string()));
     }
     if generation.reads_body() {
-        let stream = std::mem::take(body).boxed_unsync();
-        message.body = Some(message::Body { stream, replaced: None });
+        message.body = Some(Body::of_request(std::mem::take(body).boxed_unsync(), &message.headers));
     }
     let verdict = generation.on_request(message).await;
-    if let Some(taken) = message.body.take() {
-        follow_length(&mut message.headers, taken.replaced);
-        *body = RequestBody::Stream(taken.stream);
+    let unread = message.unread().map(unread);
+    let left = if verdict.is_ok() { message.take_body() } else { message.take_body_unchanged() };
+    if let Some(left) = left {
+        *body = RequestBody::Stream(left);
     }
-    match verdict {
-        Ok(Verdict::Forward) => Ok(()),
-        Ok(Verdict::Respond(rejection)) => Err(Refusal::Rejected(rejection.status, rejection.reason)),
-        Err(error) => failed(generation, error),
+    match (verdict, unread) {
+        (Ok(Verdict::Respond(rejection)), _) => Err(Refusal::Rejected(rejection.status, rejection.reason)),
+        // The client's fault, and neither the plugin's nor anything that it may make light of.
+        (_, Some(refusal)) if generation.on_error() == OnError::Closed => Err(refusal),
+        (Ok(Verdict::Forward), _) => Ok(()),
+        (Err(error), _) => failed(generation, error),
+    }
+}
+
+/// What a client gets whose body a filter asked for and could not read.
+fn unread(why: &Unreadable) -> Refusal {
+    match why {
+        Unreadable::Unknown(_) => Refusal::Unacceptable(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the request's content-encoding cannot be decoded",
+        ),
+        _ => Refusal::Unacceptable(
+            StatusCode::BAD_REQUEST,
+            "the request's body is not what its content-encoding says",
+        ),
     }
 }
 
@@ -112,16 +128,14 @@ pub(super) async fn responses(
         if generation.led_to(&message.headers) {
             return Err(Refusal::PluginLoop(plugin.name.to_string()));
         }
-        if generation.reads_body() {
-            message.body = Some(message::Body { stream: body.into_stream(), replaced: None });
+        if let (true, Some(head)) = (generation.reads_body(), &message.response) {
+            message.body = Some(Body::of_response(body.into_stream(), head));
             body = Reply::own(bytes::Bytes::new());
         }
         let shown = generation.on_response(&mut message).await;
-        if let Some(taken) = message.body.take() {
-            if let Some(head) = &mut message.response {
-                follow_length(&mut head.headers, taken.replaced);
-            }
-            body = Reply::filtered(taken.stream);
+        let left = if shown.is_ok() { message.take_body() } else { message.take_body_unchanged() };
+        if let Some(left) = left {
+            body = Reply::filtered(left);
         }
         if let Err(error) = shown {
             failed(generation, error)?;
@@ -144,11 +158,5 @@ fn failed(generation: &Generation, error: CallError) -> Result<(), Refusal> {
             Ok(())
         }
         OnError::Closed => Err(Refusal::PluginFailed(generation.name().to_owned(), error.to_string().into())),
-    }
-}
-
-fn follow_length(headers: &mut HeaderMap, replaced: Option<u64>) {
-    if let Some(length) = replaced {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
 }

@@ -86,6 +86,8 @@ pub struct ServicePlan {
     pub request_filters: Vec<Plugin>,
     /// In the order in which responses pass.
     pub response_filters: Vec<Plugin>,
+    /// Whether one of these may read the body.
+    pub reads_responses: bool,
     /// Of the configuration, as of when something of this service changed last.
     pub settings: Arc<Settings>,
     pub(super) metrics: ServiceMetrics,
@@ -195,6 +197,8 @@ impl Compiler {
         let endpoints: Vec<_> =
             service.servers.iter().map(|server| self.endpoints.get(&server.record.uri)).collect();
         let verdicts = self.verdicts(service, fixed.as_ref(), &endpoints);
+        let reads = |filter: &Plugin| filter.generation.as_ref().is_some_and(|it| it.reads_responses());
+        let reads_responses = response_filters.iter().any(reads);
         Arc::new(ServicePlan {
             service: service.clone(),
             fixed,
@@ -202,6 +206,7 @@ impl Compiler {
             registrar,
             request_filters,
             response_filters,
+            reads_responses,
             settings: settings.clone(),
             metrics: self.metrics.service(service.id.as_str()),
             verdicts,

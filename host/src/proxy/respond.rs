@@ -10,6 +10,7 @@ use super::reply::Reply;
 use crate::{
     grpc,
     listener::{Phase, refuse::problem},
+    plugin::body::coding::KNOWN,
     resolve::Nowhere,
     token::Doubt,
     upstream::UpstreamError,
@@ -169,6 +170,9 @@ impl Refusal {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(KNOWN));
+        }
         if let Self::Unauthenticated(doubt) = self {
             headers.insert(header::WWW_AUTHENTICATE, challenge(*doubt));
         }
@@ -195,6 +199,7 @@ fn kind_of(status: StatusCode) -> &'static str {
         StatusCode::PAYLOAD_TOO_LARGE => "too-large",
         StatusCode::URI_TOO_LONG => "target-too-long",
         StatusCode::EXPECTATION_FAILED => "expectation",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unknown-coding",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "head-too-large",
         StatusCode::BAD_GATEWAY => "server-broke-protocol",
         StatusCode::NOT_IMPLEMENTED => "not-implemented",

@@ -9,7 +9,7 @@ use super::scenario::{Call, Scenario, Values};
 use crate::plugin::{
     Body, Message,
     candidates::{Candidate, Listed},
-    message::{Event, ResponseHead},
+    message::{BodyStream, Event, ResponseHead},
 };
 
 /// The message of a scenario, or what in it cannot be part of one.
@@ -36,12 +36,17 @@ pub(super) fn message(scenario: &Scenario) -> Result<Message, String> {
             attributes: scenario.event.attributes.clone(),
         })
     });
+    let headers = headers(&request.headers)?;
+    let body = body.as_ref().map(|text| match &response {
+        Some(head) => Body::of_response(whole(text), head),
+        None => Body::of_request(whole(text), &headers),
+    });
     Ok(Message {
         method: request.method.parse().map_err(|_| invalid("method", &request.method))?,
         uri: request.path.parse().map_err(|_| invalid("path", &request.path))?,
         cut: 0,
         authority: Some(request.host.as_str()).filter(|host| !host.is_empty()).map(Arc::from),
-        headers: headers(&request.headers)?,
+        headers,
         client: request.client.as_str().into(),
         peer: Some(request.peer),
         service: Some(request.service.clone()),
@@ -49,13 +54,13 @@ pub(super) fn message(scenario: &Scenario) -> Result<Message, String> {
         candidates: Some(Arc::new(Listed(scenario.candidates.iter().map(candidate).collect()))),
         response,
         event,
-        body: body.as_ref().map(|text| whole(text)),
+        body,
     })
 }
 
-fn whole(text: &str) -> Body {
+fn whole(text: &str) -> BodyStream {
     let bytes = Full::from(text.to_owned()).map_err(|never| match never {});
-    Body { stream: bytes.boxed_unsync(), replaced: None }
+    bytes.boxed_unsync()
 }
 
 fn headers(given: &BTreeMap<String, Values>) -> Result<HeaderMap, String> {

@@ -10,7 +10,9 @@ use super::{
     scenario::{Call, Decision, Expect, Scenario, Values, Verdict},
     stage,
 };
-use crate::plugin::{self, CallError, Generation, Message, Rejection, Settings, Solo, message::Event};
+use crate::plugin::{
+    self, CallError, Generation, Message, Rejection, Settings, Solo, body::BodyStream, message::Event,
+};
 
 /// What became of one scenario.
 #[derive(Debug)]
@@ -87,7 +89,11 @@ pub(super) async fn call(
     }
 }
 
-async fn differences(expect: &Expect, answer: Result<Answer, CallError>, message: Message) -> Vec<String> {
+async fn differences(
+    expect: &Expect,
+    answer: Result<Answer, CallError>,
+    mut message: Message,
+) -> Vec<String> {
     let answer = match (answer, &expect.error) {
         (Ok(answer), None) => answer,
         (Ok(answer), Some(error)) => {
@@ -102,7 +108,8 @@ async fn differences(expect: &Expect, answer: Result<Answer, CallError>, message
     if let Some(path) = expect.path.as_ref().filter(|path| message.target() != path.as_str()) {
         wrong.push(format!("expected the path `{path}`, got `{}`", message.target()));
     }
-    let Message { headers, response, body, event, .. } = message;
+    let body = message.take_body();
+    let Message { headers, response, event, .. } = message;
     let after = response.as_ref().map_or(&headers, |head| &head.headers);
     wrong.extend(wrong_headers(expect, after));
     if let (Some(status), Some(head)) = (expect.status, &response)
@@ -230,11 +237,9 @@ fn wrong_event(expect: &Expect, after: &Event) -> Vec<String> {
     other.into_iter().chain(expect.attributes.iter().filter_map(attribute)).collect()
 }
 
-async fn wrong_body(expected: &str, body: Option<plugin::Body>) -> Option<String> {
+async fn wrong_body(expected: &str, body: Option<BodyStream>) -> Option<String> {
     let bytes = match body {
-        Some(body) => {
-            body.stream.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default()
-        }
+        Some(body) => body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
         None => bytes::Bytes::new(),
     };
     (bytes != expected.as_bytes())

@@ -26,6 +26,7 @@ pub(super) async fn to(request: Request<Incoming>, name: &str, status: u16) -> i
     } else {
         match kind {
             "echo" => echo(request),
+            "answer" => answer(request),
             "status" => with_status(u16::try_from(number).unwrap_or(500), name),
             "slow" => slow(number, name).await,
             "close" => return Err(io::Error::other("asked to close")),
@@ -94,6 +95,26 @@ fn echo(request: Request<Incoming>) -> Response<Body> {
     let mut response = Response::new(request.into_body().map_err(io::Error::other).boxed_unsync());
     if let Some(kind) = kind {
         response.headers_mut().insert("content-type", kind);
+    }
+    response
+}
+
+/// The status and the headers that the request's `answer-…` headers say.
+fn answer(request: Request<Incoming>) -> Response<Body> {
+    let headers = request.headers().clone();
+    let mut response = Response::new(request.into_body().map_err(io::Error::other).boxed_unsync());
+    for (name, value) in &headers {
+        match name.as_str().strip_prefix("answer-") {
+            Some("status") => {
+                *response.status_mut() =
+                    http::StatusCode::from_bytes(value.as_bytes()).expect("a test's status");
+            }
+            Some(name) => {
+                let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a test's header");
+                response.headers_mut().append(name, value.clone());
+            }
+            None => {}
+        }
     }
     response
 }

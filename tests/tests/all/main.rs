@@ -5,6 +5,7 @@
 mod access;
 mod adapters;
 mod bad_requests;
+mod body_filters;
 mod browser;
 mod circles;
 mod client_examples;

@@ -2,7 +2,6 @@
 //! lane only. Whoever does not import them never holds a body up.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use wasmtime::{
     StoreContextMut,
     component::{Linker, WasmList},
@@ -11,7 +10,7 @@ use wasmtime::{
 use super::interface;
 use crate::plugin::{
     guest::{Guest, Head},
-    message::{Body, BodyFailed, BodyStream},
+    message::Body,
     types::BodyError,
 };
 
@@ -22,11 +21,8 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
         let mut body = interface(linker, name)?;
         body.func_wrap_async("read", move |mut store: Store<'_>, (limit,): (u64,)| {
             Box::new(async move {
-                let own = store.data().plugin.settings.body;
-                let Some(body) = at_hand(store.data_mut(), head) else {
-                    return Ok((Err(BodyError::Unavailable),));
-                };
-                Ok((read(body, limit.min(own)).await.map(|bytes| bytes.to_vec()),))
+                let read = read(store.data_mut(), head, limit).await;
+                Ok((read.map(|bytes| bytes.to_vec()),))
             })
         })?;
         body.func_wrap("replace", move |mut store: Store<'_>, (bytes,): (WasmList<u8>,)| {
@@ -34,8 +30,7 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
             let Some(body) = at_hand(store.data_mut(), head) else {
                 return Ok((Err(BodyError::Unavailable),));
             };
-            body.replaced = Some(bytes.len() as u64);
-            body.stream = whole(bytes);
+            body.replace(bytes);
             Ok((Ok(()),))
         })?;
     }
@@ -66,37 +61,11 @@ fn at_hand(guest: &mut Guest, head: Head) -> Option<&mut Body> {
     guest.message.body.as_mut()
 }
 
-/// Reads all of a body and puts it back to be sent on, whatever comes of it.
-async fn read(body: &mut Body, limit: u64) -> Result<Bytes, BodyError> {
-    let mut stream = std::mem::replace(&mut body.stream, whole(Bytes::new()));
-    let mut read = Vec::new();
-    let mut trailers = None;
-    let ended = loop {
-        match stream.frame().await {
-            None => break Ok(()),
-            Some(Err(error)) => break Err(BodyError::Incomplete(error.to_string())),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => read.extend_from_slice(&data),
-                Err(frame) => trailers = Some(frame),
-            },
-        }
-        if read.len() as u64 > limit {
-            break Err(BodyError::TooLarge(limit));
-        }
-    };
-    let read = Bytes::from(read);
-    let first = http_body::Frame::data(read.clone());
-    let frames = futures_util::stream::iter([Some(first), trailers].into_iter().flatten().map(Ok));
-    body.stream = match &ended {
-        Ok(()) => StreamBody::new(frames).boxed_unsync(),
-        Err(_) => {
-            let rest = http_body_util::BodyStream::new(stream);
-            StreamBody::new(futures_util::StreamExt::chain(frames, rest)).boxed_unsync()
-        }
-    };
-    ended.map(|()| read)
-}
-
-fn whole(bytes: Bytes) -> BodyStream {
-    UnsyncBoxBody::new(Full::new(bytes).map_err(|never| -> BodyFailed { match never {} }))
+/// Reads as much as both the guest and its operator allow.
+async fn read(guest: &mut Guest, head: Head, limit: u64) -> Result<Bytes, BodyError> {
+    let own = guest.plugin.settings.body;
+    match at_hand(guest, head) {
+        Some(body) => body.read(limit.min(own)).await,
+        None => Err(BodyError::Unavailable),
+    }
 }
