@@ -1,18 +1,34 @@
-"""Lets a plugin in Python say why it failed: `import message_flow` at the top of it is all.
+"""What a plugin in Python has around it. The build puts it there; no plugin has to import it.
 
-An exception that nothing catches ends the call, and a component has no standard error for its
-traceback to go to. So it is written to the router's log, from where it gets into the error that the
-operator reads. What is returned and is no answer would end the call without a word; so it is held
-against the types in `wit_world`, and becomes an error that says what was expected.
+It says why a plugin failed: an exception that nothing catches ends the call, so it is written to the
+router's log, from where it gets into the error that the operator reads. What is returned and is no
+answer would end the call without a word; so it is held against the types in `wit_world`, and becomes
+an error that says what was expected.
+
+And it has every instance draw random numbers of its own: a component is a snapshot of an interpreter
+that has run already, and its instances are copies, with the same state of `random` in them.
 """
 
 import functools
+import importlib
+import sys
 from dataclasses import is_dataclass
 from typing import Union, get_args, get_origin, get_type_hints
 
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports import log
+
+
+# True in the snapshot, and so at the beginning of each instance.
+_is_new = True
+
+
+def _begin():
+    global _is_new
+    _is_new = False
+    if random := sys.modules.get("random"):
+        random.seed()
 
 
 def _say(error):
@@ -64,6 +80,8 @@ def _telling(function, declared):
 
     @functools.wraps(function)
     def call(*arguments):
+        if _is_new:
+            _begin()
         try:
             answer = function(*arguments)
         except Err:
@@ -78,18 +96,18 @@ def _telling(function, declared):
     return call
 
 
-def _watch(interface):
-    def init_subclass(plugin):
-        super(interface, plugin).__init_subclass__()
-        for name, function in list(vars(plugin).items()):
-            declared = getattr(interface, name, None)
-            if callable(function) and callable(declared) and not name.startswith("_"):
-                setattr(plugin, name, _telling(function, declared))
-
-    interface.__init_subclass__ = classmethod(init_subclass)
+def _watch(plugin, interface):
+    for name in vars(interface):
+        function = getattr(plugin, name, None)
+        if callable(function) and not name.startswith("_"):
+            setattr(plugin, name, _telling(function, getattr(interface, name)))
 
 
-# Whatever a plugin derives from the exported interfaces tells why it fails.
-for interface in list(vars(exports).values()):
-    if isinstance(interface, type) and interface.__module__ == exports.__name__:
-        _watch(interface)
+def watched(name):
+    """What is in the module of this name, with its plugins watched."""
+    module = vars(importlib.import_module(name))
+    for name, interface in vars(exports).items():
+        if isinstance(interface, type) and interface.__module__ == exports.__name__:
+            if plugin := module.get(name):
+                _watch(plugin, interface)
+    return {name: value for name, value in module.items() if not name.startswith("__")}

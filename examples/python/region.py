@@ -6,7 +6,6 @@ Between equals each client has its own favourite.
 
 from functools import cache
 
-import message_flow
 from wit_world import exports
 from wit_world.exports.registrar import Decision_Pass, Decision_Server
 from wit_world.imports import candidates, config, request

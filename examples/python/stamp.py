@@ -3,7 +3,6 @@
 Each request gets an `x-request-id`, unless it brought one, and its response gets the same.
 """
 
-import message_flow
 from wit_world import exports
 from wit_world.exports.request_filter import Verdict_Forward
 from wit_world.imports import config, random, request, response

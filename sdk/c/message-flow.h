@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 _Static_assert(sizeof(void *) == 4, "compile for wasm32");
 
@@ -201,6 +202,22 @@ MF_IMPORT("config", "entries") void mf_abi_config_entries(mf_pairs *);
 MF_IMPORT("clock", "now") uint64_t mf_clock_now(void);
 MF_IMPORT("clock", "monotonic") uint64_t mf_clock_monotonic(void);
 MF_IMPORT("random", "next") uint64_t mf_random_next(void);
+
+// rand() and random() begin with the same numbers in every program that does not seed them: here each
+// instance that draws from them seeds them first, unless it seeds them itself.
+static bool mf_is_seeded;
+
+static inline void mf_seed(void) {
+    if (mf_is_seeded) return;
+    mf_is_seeded = true;
+    srand((unsigned)mf_random_next());
+    srandom((unsigned)mf_random_next());
+}
+
+#define rand() (mf_seed(), (rand)())
+#define random() (mf_seed(), (random)())
+#define srand(seed) (mf_seed(), (srand)(seed))
+#define srandom(seed) (mf_seed(), (srandom)(seed))
 
 static inline void mf_log(mf_level level, mf_text message) { mf_abi_log(level, message.data, message.length); }
 static inline mf_text mf_config_get(mf_text key) { return mf_text_of(MF_ABI_RETURN(mf_maybe_text, mf_abi_config_get(key.data, key.length, &mf_returned))); }

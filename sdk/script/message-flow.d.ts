@@ -172,6 +172,13 @@ declare const log: Record<"trace" | "debug" | "info" | "warn" | "error", (messag
 declare const clock: {
   /** Milliseconds since the Unix epoch, as `Date.now()`. */
   now(): number;
+/** As browsers have it. `Math.random()` draws from the same source. */
+declare const crypto: {
+  getRandomValues<T extends ArrayBufferView>(array: T): T;
+  /** Such as `36b8f84d-df4e-4d49-b662-bcde71a8764f`. */
+  randomUUID(): string;
+};
+
   /** Nanoseconds since an arbitrary moment; never goes backwards. */
   monotonic(): number;
 };

@@ -96,8 +96,33 @@ pub(super) struct Shape {
     pub(super) reads_body: bool,
     /// Whether it imports WASI.
     pub(super) wasi: bool,
+    /// What it was made with, as far as that makes a difference.
+    pub(super) language: Language,
     /// Every interface that it imports.
     pub(super) imports: Vec<String>,
+}
+
+/// Languages whose components differ from others in what is to be said of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Language {
+    /// Its runtime imports sockets, whatever a plugin does: without a grant it has none and does
+    /// without.
+    Python,
+    /// What a plugin returns is looked at by nobody before it traps.
+    JavaScript,
+    Other,
+}
+
+impl Language {
+    /// By what `componentize-py` and QuickJS's componentizer export of their own.
+    fn of(exports: &[String]) -> Self {
+        let has = |name: &str| exports.iter().any(|export| export == name);
+        match (has("exports"), has("init")) {
+            (true, _) => Self::Python,
+            (_, true) => Self::JavaScript,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// With which the names of our interfaces start.
@@ -120,12 +145,10 @@ const FREE: [&str; 13] = [
     "random",
 ];
 
+const SOCKETS: &str = "wasi:sockets/";
+
 /// WASI that is harmless in the form in which it is given.
 const FREE_WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:random/", "wasi:io/", "wasi:filesystem/"];
-
-/// WASI that answers at once, and so may be on the sync lane.
-const SYNC_WASI: [&str; 4] =
-    ["wasi:cli/environment", "wasi:cli/exit", "wasi:clocks/wall-clock", "wasi:random/"];
 
 impl Shape {
     /// The script engine's, without what is for it alone. What it is, and whether it reads bodies, its
@@ -143,8 +166,10 @@ impl Shape {
         let engine = component.engine();
         let imports = ty.imports(engine).map(|(name, _)| name.to_owned());
         let imports = imports.filter(|name| name != preview1::IMPORT).collect();
-        let exports = ty.exports(engine).map(|(name, _)| name.to_owned());
-        Self::new(imports, exports.filter(|name| name.starts_with(OURS)).collect())
+        let exports: Vec<_> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
+        let language = Language::of(&exports);
+        let ours = exports.into_iter().filter(|name| name.starts_with(OURS)).collect();
+        Ok(Self { language, ..Self::new(imports, ours)? })
     }
 
     /// With these imports, and exports of ours.
@@ -162,21 +187,34 @@ impl Shape {
         let waits = imports.iter().any(|name| match own(name) {
             Some(interface) => matches!(interface, "request-body" | "response-body" | "etcd"),
             None if name.starts_with(script::IMPORTS) => false,
-            None => !SYNC_WASI.iter().any(|harmless| name.starts_with(harmless)),
+            None => name.starts_with("wasi:http/"),
         });
         let wasi = imports.iter().any(|name| name.starts_with("wasi:"));
-        Ok(Self { kinds, exports, waits, reads_body, wasi, imports })
+        Ok(Self { kinds, exports, waits, reads_body, wasi, language: Language::Other, imports })
     }
 
     /// Whether what it imports is granted to the plugin of this name.
     pub(super) fn check_grants(&self, plugin: &str, settings: &Settings) -> Result<(), Refusal> {
-        self.imports.iter().try_for_each(|import| check_grant(import, plugin, settings))
+        self.asking().try_for_each(|import| check_grant(import, plugin, settings))
+    }
+
+    /// The imports that it does not do without.
+    fn asking(&self) -> impl Iterator<Item = &String> {
+        self.imports
+            .iter()
+            .filter(|import| !(self.language == Language::Python && import.starts_with(SOCKETS)))
+    }
+
+    /// With these settings it may import something more that waits.
+    pub(super) fn configure(&mut self, settings: &Settings) {
+        let sockets = self.imports.iter().any(|import| import.starts_with(SOCKETS));
+        self.waits |= sockets && is_granted("tcp:IP:PORT", &settings.grant);
     }
 
     /// What must be granted to it, in the words of a grant, each once.
     pub(super) fn needs(&self) -> Result<Vec<&'static str>, Refusal> {
         let mut needs = Vec::new();
-        for import in &self.imports {
+        for import in self.asking() {
             needs.extend(asked(import)?.filter(|asked| !needs.contains(asked)));
         }
         Ok(needs)
@@ -195,6 +233,11 @@ impl Shape {
         versions.sort_unstable();
         versions.dedup();
         versions
+    }
+
+    /// Whether it may read the bodies of responses.
+    pub(super) fn reads_responses(&self) -> bool {
+        self.reads_body && self.imports.iter().any(|name| own(name) == Some("response-body"))
     }
 
     /// Whether it asks for an etcd cluster.
@@ -235,16 +278,11 @@ pub(super) fn check_version(name: &str) -> Result<(), Refusal> {
 
 /// What must be granted for an import; none: every plugin has it.
 fn asked(import: &str) -> Result<Option<&'static str>, Refusal> {
-    /// Whether it may read the bodies of responses.
-    pub(super) fn reads_responses(&self) -> bool {
-        self.reads_body && self.imports.iter().any(|name| own(name) == Some("response-body"))
-    }
-
     match own(import) {
         Some("etcd") => Ok(Some("etcd")),
         Some(interface) if FREE.contains(&interface) => Ok(None),
         None if import.starts_with("wasi:http/") => Ok(Some("http:HOST")),
-        None if import.starts_with("wasi:sockets/") => Ok(Some("tcp:IP:PORT")),
+        None if import.starts_with(SOCKETS) => Ok(Some("tcp:IP:PORT")),
         None if FREE_WASI.iter().any(|free| import.starts_with(free)) => Ok(None),
         _ => Err(Refusal::UnknownImport(import.to_owned())),
     }

@@ -12,6 +12,7 @@ use wasmtime::ResourceLimiter;
 use super::{
     Message, OnError,
     capability::Capabilities,
+    component::Language,
     direct::Access,
     message::Event,
     script::Script,
@@ -19,7 +20,7 @@ use super::{
     stats::Use,
     ticker::Ticker,
     trail::Mark,
-    wasi::{Wasi, preview1::Output},
+    wasi::{Wasi, output::Output},
 };
 
 /// What all instances of one generation share.
@@ -32,6 +33,8 @@ pub(super) struct Plugin {
     pub(super) capabilities: Capabilities,
     /// How long a call may take.
     pub(super) deadline: Duration,
+    /// What it was written in.
+    pub(super) language: Language,
     /// What it runs, if it is a script.
     pub(super) script: Option<Script>,
     /// What its requests carry.
@@ -169,9 +172,6 @@ impl Guest {
         self.fault.get_or_insert_with(|| what().into());
     }
 
-    /// The headers of a head; none for a response before there is one.
-    pub(super) fn headers(&self, head: Head) -> Option<&HeaderMap> {
-        match head {
     /// Why the response's body, which the guest asked for, was not read. Whatever the guest makes of
     /// that, what it has not seen is not sent on in its name.
     #[inline]
@@ -180,6 +180,9 @@ impl Guest {
         self.message.unread().map(|why| format!("response-body.read: {why}").into())
     }
 
+    /// The headers of a head; none for a response before there is one.
+    pub(super) fn headers(&self, head: Head) -> Option<&HeaderMap> {
+        match head {
             Head::Request => Some(&self.message.headers),
             Head::Response => self.message.response.as_ref().map(|response| &response.headers),
         }
@@ -187,15 +190,15 @@ impl Guest {
 
     /// The headers of a head, to change this one of them.
     pub(super) fn change(&mut self, head: Head, name: &HeaderName) -> Option<&mut HeaderMap> {
-        if self.undoes() {
-            let before = self.headers(head)?.get_all(name).iter().cloned().collect();
-            self.undo.push(match head {
         let about_response = self.message.response.is_some();
         if let Some(body) = &mut self.message.body
             && about_response == matches!(head, Head::Response)
         {
             body.describe(name);
         }
+        if self.undoes() {
+            let before = self.headers(head)?.get_all(name).iter().cloned().collect();
+            self.undo.push(match head {
                 Head::Request => Undo::Request(name.clone(), before),
                 Head::Response => Undo::Response(name.clone(), before),
             });

@@ -16,11 +16,12 @@ use wasmtime::{
         TypedFunc,
     },
 };
+use wasmtime_wasi::I32Exit;
 
 use super::{
     CallError, Message,
     call::{Cause, MissingFunction},
-    component::{OURS, Shape},
+    component::{Language, OURS, Shape},
     direct,
     guest::{Guest, Plugin},
     script,
@@ -186,7 +187,10 @@ impl Template {
     ) -> Result<Instance, CallError> {
         match functions {
             Ok(functions) => Ok(Instance { store, functions }),
-            Err(error) => Err(failure(store.data_mut(), "instantiate", &error)),
+            Err(error) => {
+                store.data_mut().print_written();
+                Err(failure(store.data_mut(), "instantiate", &error))
+            }
         }
     }
 
@@ -291,6 +295,7 @@ impl Instance {
         result: Result<R, wasmtime::Error>,
     ) -> Result<R, CallError> {
         let guest = self.store.data_mut();
+        guest.print_written();
         let result = match (result, guest.fault.take().or_else(|| guest.unread_response())) {
             (Ok(value), None) => Ok(value),
             (Ok(_), Some(fault)) => Err(guest.error(function, Cause::Fault(fault))),
@@ -300,6 +305,7 @@ impl Instance {
             Ok(answer) if !answer.is_error() => guest.keep_changes(),
             Ok(_) | Err(_) => guest.undo_changes(),
         }
+        guest.print_rest();
         guest.forget_lines();
         guest.tell_memory();
         std::mem::swap(&mut guest.message, message);
@@ -366,8 +372,9 @@ fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -
         Some(_) if let Some(status) = guest.output.exit => exit(status, said(guest)),
         Some(trap) => match said(guest) {
             Some(said) => Cause::Trap(format!("{}; it last logged: {said}", plain(trap)).into()),
-            None => Cause::Trap(describe(trap, function, error)),
+            None => Cause::Trap(describe(trap, function, guest.plugin.language, error)),
         },
+        None if let Some(I32Exit(status)) = error.downcast_ref() => exit(*status as u32, said(guest)),
         None if error.is::<MissingFunction>() => Cause::Missing,
         None if error.is::<wasmtime::PoolConcurrencyLimitError>() => Cause::Pool,
         None if error.is::<WasmBacktrace>() => {
@@ -385,7 +392,7 @@ fn exit(status: u32, said: Option<Box<str>>) -> Cause {
 
 /// What the guest said just before it failed.
 fn said(guest: &Guest) -> Option<Box<str>> {
-    guest.last_error.clone().or_else(|| guest.output.first_error())
+    guest.last_error.clone().or_else(|| guest.output.said())
 }
 
 /// The functions of the guest in which it happened, innermost first.
@@ -401,11 +408,11 @@ fn place(functions: &[String]) -> String {
 }
 
 /// The trap and where it happened.
-fn describe(trap: &Trap, function: &str, error: &wasmtime::Error) -> Box<str> {
+fn describe(trap: &Trap, function: &str, language: Language, error: &wasmtime::Error) -> Box<str> {
     let names = functions(error);
     let is_export = |name: &String| name.starts_with(OURS);
-    let hint = match (trap, answer_of(function)) {
-        (Trap::UnreachableCodeReached, Some(answer)) if !names.is_empty() && names.iter().all(is_export) => {
+    let hint = match (trap, language, answer_of(function)) {
+        (Trap::UnreachableCodeReached, Language::JavaScript, Some(answer)) if names.iter().all(is_export) => {
             format!("; so ends a plugin in JavaScript that returns anything but a `{answer}` of wit/")
         }
         _ => String::new(),

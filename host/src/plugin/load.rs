@@ -113,7 +113,7 @@ impl Loader {
     /// Compiles or loads a build, checks what it is and asks for, and tries it out. Blocks, for
     /// seconds on large components.
     pub(super) async fn load(&self, build: Build<'_>) -> Result<Generation, LoadError> {
-        let (code, shape) = self.code(build.content, Adapter::of(&build.settings))?;
+        let (code, shape) = self.code(build.content, &build.settings)?;
         shape.check_grants(build.name, &build.settings)?;
         let (number, sha256) = (build.number, Arc::clone(&build.content.sha256));
         let is_script = build.content.format == Format::Script;
@@ -127,7 +127,7 @@ impl Loader {
 
     /// What a build is and asks for, and how large its machine code is.
     pub(super) fn shape(&self, content: &Content) -> Result<(Shape, usize), Refusal> {
-        let (code, shape) = self.code(content, Adapter::Plain)?;
+        let (code, shape) = self.code(content, &Settings::default())?;
         Ok((shape, code.size()))
     }
 
@@ -148,7 +148,8 @@ impl Loader {
         self.states.forget(name);
     }
 
-    fn code(&self, content: &Content, adapter: Adapter) -> Result<(Code, Shape), Refusal> {
+    fn code(&self, content: &Content, settings: &Settings) -> Result<(Code, Shape), Refusal> {
+        let adapter = Adapter::of(settings);
         if content.format == Format::Wasm
             && let Some(shape) = self.direct.shape(&content.bytes)
         {
@@ -159,7 +160,8 @@ impl Loader {
             return Ok((Code::Direct(build), shape));
         }
         let component = self.component(content, adapter)?;
-        let shape = shape_of(&component, content.format)?;
+        let mut shape = shape_of(&component, content.format)?;
+        shape.configure(settings);
         let linker = if shape.waits { &self.waiting } else { &self.sync };
         Ok((Code::Component(component, Arc::clone(linker)), shape))
     }
@@ -212,6 +214,7 @@ impl Loader {
             deadline,
             settings: build.settings.clone(),
             capabilities: Capabilities { state, etcd },
+            language: shape.language,
             script: script_of(build)?,
             ticker: Arc::clone(&self.ticker),
             mark: Mark::new(self.key, build.name),

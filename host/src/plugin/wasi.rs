@@ -1,12 +1,18 @@
 //! WASI for guests that import it: clocks and randomness are real, the environment is empty
-//! but for what is granted, standard output is thrown away, there are no files. `wasi:http` goes to
-//! granted hosts only, `wasi:sockets` to granted addresses, over TCP. Core modules of preview 1 are
-//! adapted in `preview1`.
+//! but for what is granted, standard output and standard error go to the log, there are no files.
+//! `wasi:http` goes to granted hosts only, `wasi:sockets` to granted addresses, over TCP. What waits
+//! for nothing else is on the sync lane (`at_once`). Core modules of preview 1 are adapted in
+//! `preview1`.
 
+mod at_once;
 mod egress;
+pub(super) mod output;
 pub(super) mod preview1;
+mod sockets;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
 
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::sockets::SocketAddrUse;
@@ -19,6 +25,7 @@ use super::{
     trail::Trail,
 };
 use egress::Egress;
+use output::{Printer, Written};
 
 /// What WASI needs in a store.
 pub(super) struct Wasi {
@@ -26,6 +33,10 @@ pub(super) struct Wasi {
     table: ResourceTable,
     http: WasiHttpCtx,
     egress: Egress,
+    /// What was written to its standard streams.
+    written: Arc<Mutex<Written>>,
+    /// When its clock began.
+    began: Instant,
 }
 
 impl Wasi {
@@ -54,8 +65,12 @@ impl Wasi {
                 context.env(name, value);
             }
         }
+        let written = Arc::<Mutex<Written>>::default();
+        context.stdout(Printer { file: 1, written: Arc::clone(&written) });
+        context.stderr(Printer { file: 2, written: Arc::clone(&written) });
         let (http, egress) = (WasiHttpCtx::new(), Egress::new(grants, plugin.mark.clone()));
-        Self { context: context.build(), table: ResourceTable::new(), http, egress }
+        let (context, table, began) = (context.build(), ResourceTable::new(), Instant::now());
+        Self { context, table, http, egress, written, began }
     }
 }
 
@@ -83,10 +98,19 @@ impl WasiView for Guest {
 }
 
 pub(super) fn link_sync(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
-    wasmtime_wasi::p2::add_to_linker_sync(linker)
+    wasmtime_wasi::p2::add_to_linker_sync(linker)?;
+    // In place of what would wait, which it does by blocking on a runtime of its own.
+    linker.allow_shadowing(true);
+    at_once::link(linker)?;
+    sockets::link_at_once(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 pub(super) fn link_waiting(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
+    sockets::link_waiting(linker)?;
+    linker.allow_shadowing(false);
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
 }

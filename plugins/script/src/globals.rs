@@ -22,10 +22,33 @@ pub(crate) fn define(ctx: &Ctx<'_>) -> Result<()> {
     globals.set("config", config(ctx)?)?;
     globals.set("state", state(ctx)?)?;
     globals.set("clock", clock(ctx)?)?;
+    let crypto: Function<'_> = ctx.eval(CRYPTO)?;
+    let word = Function::new(ctx.clone(), || (random::next() >> 32) as u32)?;
+    globals.set("crypto", crypto.call::<_, Object<'_>>((word,))?)?;
     // 53 random bits, as many as a number holds, from the host's source in place of QuickJS's own.
     let math: Object<'_> = globals.get("Math")?;
     math.set("random", Func::from(|| (random::next() >> 11) as f64 / (1_u64 << 53) as f64))
 }
+
+/// What browsers have of it that needs nothing but chance.
+const CRYPTO: &str = "(word) => {
+  const getRandomValues = (array) => {
+    const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+    for (let at = 0; at < bytes.length; at += 4) {
+      let bits = word();
+      for (let byte = at; byte < at + 4 && byte < bytes.length; byte++, bits >>>= 8) bytes[byte] = bits;
+    }
+    return array;
+  };
+  const randomUUID = () => {
+    const bytes = getRandomValues(new Uint8Array(16));
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+    return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+  };
+  return { getRandomValues, randomUUID };
+}";
 
 fn log<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     use log::{Level, log};

@@ -28,6 +28,7 @@ mod grants;
 mod harness;
 mod house;
 mod http_registrar;
+mod language_chance;
 mod language_faults;
 mod language_kinds;
 mod languages;

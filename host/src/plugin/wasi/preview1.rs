@@ -69,43 +69,6 @@ fn plain() -> anyhow::Result<Vec<u8>> {
     Ok(module)
 }
 
-/// What a module wrote and how it ended, in one call.
-#[derive(Default)]
-pub(in crate::plugin) struct Output {
-    /// The line that is not ended yet.
-    line: Vec<u8>,
-    /// The first that was written to standard error.
-    first_error: Option<Box<str>>,
-    /// It ended itself, with this status.
-    pub(in crate::plugin) exit: Option<u32>,
-}
-
-/// The longest line that is kept.
-const LINE: usize = 4096;
-
-impl Output {
-    /// What it said when it failed.
-    pub(in crate::plugin) fn first_error(&self) -> Option<Box<str>> {
-        if self.first_error.is_some() {
-            return self.first_error.clone();
-        }
-        let unended = String::from_utf8_lossy(&self.line);
-        Some(unended.trim()).filter(|said| !said.is_empty()).map(Into::into)
-    }
-
-    fn write(&mut self, byte: u8) -> Option<String> {
-        if byte != b'\n' {
-            if self.line.len() < LINE {
-                self.line.push(byte);
-            }
-            return None;
-        }
-        let line = String::from_utf8_lossy(&self.line).trim_end().to_owned();
-        self.line.clear();
-        Some(line).filter(|line| !line.is_empty())
-    }
-}
-
 pub(in crate::plugin) fn link(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
     type Store<'a> = StoreContextMut<'a, Guest>;
     let mut process = linker.instance(IMPORT)?;
@@ -124,28 +87,9 @@ pub(in crate::plugin) fn link(linker: &mut Linker<Guest>) -> Result<(), wasmtime
     })?;
     process.func_wrap("write", |mut store: Store<'_>, (stream, text): (u32, WasmList<u8>)| {
         let text = text.as_le_slice(&store).to_vec();
-        for byte in text {
-            let Some(line) = store.data_mut().output.write(byte) else { continue };
-            store.data_mut().print(stream, &line);
-        }
+        store.data_mut().write(stream, &text);
         Ok(())
     })
-}
-
-impl Guest {
-    fn print(&mut self, stream: u32, line: &str) {
-        if stream == 2 {
-            self.output.first_error.get_or_insert_with(|| line.into());
-        }
-        if !self.may_log() {
-            return;
-        }
-        let (plugin, client) = (&*self.plugin.name, self.message.client.as_str());
-        match stream {
-            2 => tracing::warn!(plugin, client, "{line}"),
-            _ => tracing::info!(plugin, client, "{line}"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -155,13 +99,5 @@ mod tests {
     #[test]
     fn the_plain_adapter_says_what_it_imports() {
         assert!(Adapter::Plain.module().is_ok());
-    }
-
-    #[test]
-    fn output_is_cut_into_lines() {
-        let mut output = Output::default();
-        let lines: Vec<_> = b"one\n\n  two\r\nthree".iter().filter_map(|byte| output.write(*byte)).collect();
-        assert_eq!(lines, ["one", "  two"]);
-        assert_eq!(output.first_error().as_deref(), Some("three"));
     }
 }

@@ -133,8 +133,17 @@ fn javascript(project: &Project) -> Vec<File> {
     let source =
         example(project, text!("examples/javascript/region.js"), text!("examples/javascript/stamp.js"));
     let package = text!("examples/javascript/package.json");
-    let build = format!("mkdir -p build && {}", componentize(project, &format!("{name}.js")));
-    vec![(format!("{name}.js"), source), ("package.json".to_owned(), manifest(project, package, &build))]
+    // A module of its own, so that what the plugin has of randomness comes before the plugin.
+    let entry = format!("import '../message-flow.js';\\nexport * from '../{name}.js';\\n");
+    let build = format!(
+        "mkdir -p build && printf \"{entry}\" > build/{name}.js && {}",
+        componentize(project, &format!("build/{name}.js"))
+    );
+    vec![
+        (format!("{name}.js"), source),
+        ("message-flow.js".to_owned(), text!("examples/javascript/message-flow.js").to_owned()),
+        ("package.json".to_owned(), manifest(project, package, &build)),
+    ]
 }
 
 fn typescript(project: &Project) -> Vec<File> {
@@ -142,11 +151,14 @@ fn typescript(project: &Project) -> Vec<File> {
     let source =
         example(project, text!("examples/typescript/region.ts"), text!("examples/typescript/stamp.ts"));
     let package = text!("examples/typescript/package.json");
-    let bundle = format!("esbuild {name}.ts --bundle --format=esm --external:message-flow:* --outdir=build");
+    let bundle = format!(
+        "esbuild {name}.ts --bundle --format=esm --external:message-flow:* --inject:./message-flow.js --outdir=build"
+    );
     let build = format!("tsc && {bundle} && {}", componentize(project, &format!("build/{name}.js")));
     vec![
         (format!("{name}.ts"), source),
         ("package.json".to_owned(), manifest(project, package, &build)),
+        ("message-flow.js".to_owned(), text!("examples/javascript/message-flow.js").to_owned()),
         ("message-flow.d.ts".to_owned(), text!("sdk/typescript/message-flow.d.ts").to_owned()),
         (
             "tsconfig.json".to_owned(),
@@ -163,9 +175,7 @@ fn makefile(head: &str, example: &str) -> String {
 
 fn componentize(project: &Project, source: &str) -> String {
     let (name, world) = (&project.name, project.world());
-    format!(
-        "componentize-qjs --sync --stub-wasi --wit wit --world {world} --js {source} --output build/{name}.wasm"
-    )
+    format!("componentize-qjs --sync --wit wit --world {world} --js {source} --output build/{name}.wasm")
 }
 
 /// An example's `package.json` with this build.

@@ -1,2 +1,2 @@
-plugins() { for name in faulty greedy simple table keeper orders; do echo "build/$name.wasm"; done; }
+plugins() { for name in faulty chance greedy simple table keeper orders; do echo "build/$name.wasm"; done; }
 make -f ../../../../examples/go/Makefile $(plugins)

@@ -1,6 +1,9 @@
 mkdir -p build
+cp ../../../../examples/javascript/message-flow.js build/
 componentize() {
-  ../../../../examples/javascript/node_modules/.bin/componentize-qjs --sync --stub-wasi --wit ../../../../wit --world "$1" --js "$2.js" --output "build/$2.wasm"
+  printf "import './message-flow.js';\nexport * from '../$2.js';\n" > "build/$2.js"
+  ../../../../examples/javascript/node_modules/.bin/componentize-qjs --sync --wit ../../../../wit --world "$1" --js "build/$2.js" --output "build/$2.wasm"
 }
 componentize request-filter-plugin faulty
+componentize request-filter-plugin chance
 componentize registrar-plugin simple

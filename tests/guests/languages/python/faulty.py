@@ -2,7 +2,6 @@
 
 import sys
 
-import message_flow
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.exports.request_filter import Verdict_Forward, Verdict_Respond

@@ -1,6 +1,5 @@
 """A registrar that reads one header and the client id and answers: what a call costs at least."""
 
-import message_flow
 from wit_world import exports
 from wit_world.exports.registrar import Decision_Pass, Decision_Server
 from wit_world.imports import request

@@ -1,0 +1,229 @@
+//! What guests print, in the router's log: line by line, and bounded.
+
+use std::{mem, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::{
+    async_trait,
+    cli::{IsTerminal, StdoutStream},
+    p2::{OutputStream, Pollable, StreamResult},
+};
+
+use crate::plugin::guest::Guest;
+
+/// What a guest wrote and how it ended, in one call.
+#[derive(Default)]
+pub(in crate::plugin) struct Output {
+    /// The lines that are not ended yet, of standard output and standard error.
+    lines: [Vec<u8>; 2],
+    /// The first and the last line that were written to standard error.
+    errors: Option<(Box<str>, Box<str>)>,
+    /// It ended itself, with this status.
+    pub(in crate::plugin) exit: Option<u32>,
+}
+
+/// Standard error, as guests number it.
+const ERROR: u32 = 2;
+
+/// The longest line that is kept.
+const LINE: usize = 4096;
+
+/// With which Python begins to say what was not caught; the last line says what it was.
+const TRACE: &str = "Traceback (most recent call last)";
+
+impl Output {
+    /// What it said when it failed.
+    pub(in crate::plugin) fn said(&self) -> Option<Box<str>> {
+        match &self.errors {
+            Some((first, last)) if first.starts_with(TRACE) => Some(last.clone()),
+            Some((first, _)) => Some(first.clone()),
+            None => self.lines.iter().rev().find_map(|line| text(line)).map(Into::into),
+        }
+    }
+
+    /// A line, once it is ended.
+    fn write(&mut self, file: u32, byte: u8) -> Option<String> {
+        let line = &mut self.lines[usize::from(file == ERROR)];
+        if byte != b'\n' {
+            if line.len() < LINE {
+                line.push(byte);
+            }
+            return None;
+        }
+        text(&mem::take(line))
+    }
+
+    fn note_error(&mut self, line: &str) {
+        let first = self.errors.take().map_or_else(|| line.into(), |(first, _)| first);
+        self.errors = Some((first, line.into()));
+    }
+}
+
+fn text(line: &[u8]) -> Option<String> {
+    Some(String::from_utf8_lossy(line).trim_end().to_owned()).filter(|line| !line.is_empty())
+}
+
+impl Guest {
+    /// Prints what was written to standard output (1) or standard error (2).
+    pub(super) fn write(&mut self, file: u32, text: &[u8]) {
+        for byte in text {
+            if let Some(line) = self.output.write(file, *byte) {
+                self.print(file, &line);
+            }
+        }
+    }
+
+    fn print(&mut self, file: u32, line: &str) {
+        if file == ERROR {
+            self.output.note_error(line);
+        }
+        if !self.may_log() {
+            return;
+        }
+        let (plugin, client) = (&*self.plugin.name, self.message.client.as_str());
+        match file {
+            ERROR => tracing::warn!(plugin, client, "{line}"),
+            _ => tracing::info!(plugin, client, "{line}"),
+        }
+    }
+
+    /// Prints what WASI's streams were given.
+    pub(in crate::plugin) fn print_written(&mut self) {
+        let Some(wasi) = &self.wasi else { return };
+        let written = mem::take(&mut *wasi.written.lock());
+        for (file, text) in written.pieces {
+            self.write(file, &text);
+        }
+    }
+
+    /// Prints the lines that the call left without an end.
+    pub(in crate::plugin) fn print_rest(&mut self) {
+        if self.output.lines.iter().all(Vec::is_empty) {
+            return;
+        }
+        for file in [1, ERROR] {
+            if let Some(line) = self.output.write(file, b'\n') {
+                self.print(file, &line);
+            }
+        }
+    }
+}
+
+/// What was written to WASI's streams since it was last printed. A stream knows no message, so that it
+/// keeps what it gets until the call ends.
+#[derive(Default)]
+pub(in crate::plugin) struct Written {
+    pieces: Vec<(u32, Vec<u8>)>,
+    length: usize,
+}
+
+/// The most that is kept; what a call writes beyond that is thrown away.
+const KEPT: usize = 64 << 10;
+
+impl Written {
+    fn add(&mut self, file: u32, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(KEPT.saturating_sub(self.length))];
+        if bytes.is_empty() {
+            return;
+        }
+        // A piece costs something, however short it is.
+        self.length += bytes.len().max(64);
+        match self.pieces.last_mut() {
+            Some((last, text)) if *last == file => text.extend_from_slice(bytes),
+            _ => self.pieces.push((file, bytes.to_vec())),
+        }
+    }
+}
+
+/// One of WASI's two standard streams for output. It takes everything at once.
+#[derive(Clone)]
+pub(super) struct Printer {
+    pub(super) file: u32,
+    pub(super) written: Arc<Mutex<Written>>,
+}
+
+impl IsTerminal for Printer {
+    /// A terminal is given each line when it is ended, where a file is given blocks. Standard error is
+    /// given everything at once in any case, and a terminal might get colours.
+    fn is_terminal(&self) -> bool {
+        self.file != ERROR
+    }
+}
+
+impl StdoutStream for Printer {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Printer {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Printer {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.written.lock().add(self.file, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(KEPT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_cut_into_lines() {
+        let mut output = Output::default();
+        let text = b"one\n\n  two\r\nthree";
+        let lines: Vec<_> = text.iter().filter_map(|byte| output.write(1, *byte)).collect();
+        assert_eq!(lines, ["one", "  two"]);
+        assert_eq!(output.write(ERROR, b'x'), None);
+        assert_eq!(output.said().as_deref(), Some("x"), "what went to standard error goes before");
+        assert_eq!(output.write(1, b'\n').as_deref(), Some("three"));
+    }
+
+    #[test]
+    fn the_last_line_of_a_trace_says_what_happened() {
+        let mut output = Output::default();
+        for (line, said) in [
+            (TRACE, TRACE),
+            ("  File \"a.py\", line 3", "  File \"a.py\", line 3"),
+            ("ValueError: no", "ValueError: no"),
+        ] {
+            output.note_error(line);
+            assert_eq!(output.said().as_deref(), Some(said));
+        }
+        let mut output = Output::default();
+        ["panic: first", "goroutine 1"].into_iter().for_each(|line| output.note_error(line));
+        assert_eq!(output.said().as_deref(), Some("panic: first"));
+    }
+
+    #[test]
+    fn what_is_written_is_bounded() {
+        let mut written = Written::default();
+        for _ in 0..100 {
+            written.add(1, &[b'x'; 1000]);
+            written.add(2, &[b'y'; 1000]);
+        }
+        let length = |written: &Written| written.pieces.iter().map(|(_, text)| text.len()).sum::<usize>();
+        assert_eq!(length(&written), KEPT);
+        let mut written = Written::default();
+        (0..10_000).for_each(|at| written.add(1 + at % 2, b"x"));
+        assert_eq!(written.pieces.len(), KEPT / 64);
+    }
+}
