@@ -46,7 +46,7 @@ mod watch;
 pub mod wit;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::{Arc, mpsc},
     time::Duration,
@@ -64,6 +64,7 @@ pub use reconcile::SwitchError;
 pub use settings::{NextBuild, Settings};
 pub use solo::{Inspection, Solo, SoloError};
 
+use directory::passed_over::PassedOver;
 use published::Published;
 use reconcile::{Reconciler, Switch, Wake};
 use watch::Watch;
@@ -126,6 +127,8 @@ impl Plugins {
             known: BTreeMap::new(),
             files: directory::Files::new(),
             watch,
+            passed_over: PassedOver::default(),
+            unknown: BTreeSet::new(),
             next_number: 1,
             switched: Vec::new(),
         };

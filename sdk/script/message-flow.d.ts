@@ -27,7 +27,10 @@ type Verdict = undefined | null | void | { respond: Rejection };
 /** What `onEvent` returns: nothing to accept the event, or one of these. */
 type EventVerdict = undefined | null | void | { drop: true } | { redirect: string } | { reject: string };
 
-/** An answer in place of a server's: a status from 200 to 599, and the `detail` of a problem document. */
+/**
+ * An answer in place of a server's: a status from 200 to 599, and the `detail` of a problem document. It
+ * has no headers of its own; those of a server's answer are set in `onResponse`.
+ */
 interface Rejection {
   status: number;
   reason?: string;
@@ -169,9 +172,6 @@ declare const state: {
 /** Lines in the router's log; `console.log` and its like do the same for any values. */
 declare const log: Record<"trace" | "debug" | "info" | "warn" | "error", (message: string) => void>;
 
-declare const clock: {
-  /** Milliseconds since the Unix epoch, as `Date.now()`. */
-  now(): number;
 /** As browsers have it. `Math.random()` draws from the same source. */
 declare const crypto: {
   getRandomValues<T extends ArrayBufferView>(array: T): T;
@@ -179,6 +179,9 @@ declare const crypto: {
   randomUUID(): string;
 };
 
+declare const clock: {
+  /** Milliseconds since the Unix epoch, as `Date.now()`. */
+  now(): number;
   /** Nanoseconds since an arbitrary moment; never goes backwards. */
   monotonic(): number;
 };

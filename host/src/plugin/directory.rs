@@ -3,6 +3,8 @@
 //! Only looks; what follows from it is [`super::reconcile`]'s business. Events of the file system
 //! are hints that it is worth looking, never what is believed.
 
+pub(super) mod passed_over;
+
 use std::{
     collections::BTreeMap,
     fs, io,

@@ -7,7 +7,7 @@
 mod switch;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::{Arc, Weak, mpsc},
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use std::{
 use super::{
     Generation, PluginSet, Settings,
     builtin::{self, Builtin},
-    directory::{self, Content, File, Files, Format},
+    directory::{self, Content, File, Files, Format, passed_over::PassedOver},
     load::{Build, LoadError, Loader},
     published::Published,
     trial::Trial,
@@ -79,6 +79,9 @@ pub(super) struct Reconciler {
     pub(super) known: BTreeMap<Arc<str>, Known>,
     pub(super) files: Files,
     pub(super) watch: Watch,
+    pub(super) passed_over: PassedOver,
+    /// Names of `[plugin.NAME]` without a plugin, of which the log has been told.
+    pub(super) unknown: BTreeSet<String>,
     pub(super) next_number: u64,
     pub(super) switched: Vec<(Reply, Result<(), SwitchError>)>,
 }
@@ -133,6 +136,8 @@ impl Reconciler {
             changed = true;
         }
         self.files = files;
+        self.passed_over.tell(&self.directory);
+        self.tell_of_unknown(&names);
         self.end_probation();
         self.show(changed);
         for (reply, switched) in self.switched.drain(..) {
@@ -177,6 +182,25 @@ impl Reconciler {
         names.sort();
         names.dedup();
         names
+    }
+
+    /// Tells the log, once, of sections of the configuration that are for no plugin.
+    fn tell_of_unknown(&mut self, names: &[Arc<str>]) {
+        let without = |name: &&String| !names.iter().any(|known| **known == ***name);
+        let unknown: BTreeSet<_> = self.settings.keys().filter(without).cloned().collect();
+        for name in unknown.difference(&self.unknown) {
+            let close = names.iter().max_by(|one, other| {
+                strsim::jaro_winkler(one, name).total_cmp(&strsim::jaro_winkler(other, name))
+            });
+            let close = close.filter(|close| strsim::jaro_winkler(close, name) > 0.8);
+            let meant = close.map(|close| format!("; did you mean [plugin.{close}]?")).unwrap_or_default();
+            let directory = self.directory.display();
+            tracing::warn!(
+                plugin = &**name,
+                "[plugin.{name}] is for no plugin: there is no {name}.wasm or {name}.js in {directory}{meant}"
+            );
+        }
+        self.unknown = unknown;
     }
 
     /// Whether this file of the directory is there only to be tried out.

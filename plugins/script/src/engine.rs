@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use message_flow_sdk::clock;
-use rquickjs::{Context, Function as Js, Module, Persistent, Runtime, Value};
+use rquickjs::{Context, Function as Js, Module, Object, Persistent, Runtime, Value};
 
 use crate::{fault, globals, source};
 
@@ -68,6 +68,17 @@ pub(crate) fn call<T>(
     })
 }
 
+/// An export that is none of ours but for how it is written, and which one it is.
+fn misspelt(exports: &Object<'_>) -> Option<(String, &'static str)> {
+    let bare = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
+    let known = || NAMES.into_iter().chain([READS_BODY]);
+    let mut written = exports.keys::<String>().filter_map(Result::ok);
+    written.find_map(|written| {
+        let meant = known().find(|meant| bare(meant) == bare(&written))?;
+        (meant != written).then_some((written, meant))
+    })
+}
+
 impl Engine {
     fn new() -> Result<Self, String> {
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
@@ -102,6 +113,9 @@ impl Engine {
                     } else if !exported.is_undefined() {
                         return Ok(Err(format!("{file}: `{name}` is no function")));
                     }
+                }
+                if let Some((written, meant)) = misspelt(&module.namespace()?) {
+                    return Ok(Err(format!("{file}: nobody looks for `{written}`: write `{meant}`")));
                 }
                 let reads: Value<'_> = module.get(READS_BODY)?;
                 READS.set(reads.as_bool().unwrap_or(false));

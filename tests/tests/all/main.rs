@@ -34,6 +34,7 @@ mod language_kinds;
 mod languages;
 mod memory;
 mod new_plugins;
+mod nothing_silent;
 mod plugin_host;
 mod plugin_tools;
 mod plugins;
