@@ -41,12 +41,13 @@
 //! | [`drain`], [`telemetry`] | ending well; log and metrics |
 //! | [`units`], [`fields`], [`authority`] | durations and sizes; header fields that are lists; `host:port` |
 //! | [`forbidden`], [`pace`] | addresses that are never dialled; log lines that would repeat |
+//! | [`text`] | texts of others, as logs and errors show them |
 //!
 //! Left may know right: `main → gateway → all`; `api → table, discovery,
 //! plugin`; `discovery → table`; `proxy → resolve, table,
 //! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
 //! nothing else; `listener → http1, http2`, `upstream → http1, http2`, `http2 → http1`; [`token`],
-//! [`http1`], `grpc`, [`units`], [`fields`], [`authority`], [`forbidden`] and [`pace`] know nobody, and
+//! [`http1`], `grpc`, [`units`], [`fields`], [`authority`], [`forbidden`], [`pace`] and [`text`] know nobody, and
 //! [`table`] only such leaves. A test holds this.
 //!
 //! # What always holds
@@ -94,6 +95,7 @@ pub mod release;
 pub mod resolve;
 pub mod table;
 pub mod telemetry;
+pub mod text;
 pub mod token;
 pub mod units;
 pub mod upstream;

@@ -3,6 +3,8 @@
 //! The registry is made once and handed to whoever counts something; nothing here is global but
 //! the log, which `main` sets up once.
 
+mod line;
+
 use std::io::IsTerminal;
 
 use prometheus::{
@@ -21,8 +23,10 @@ pub fn log_to_stderr(config: &LogConfig) {
         .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")))
         .with_writer(std::io::stderr);
     match config.format {
-        LogFormat::Human => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Human => {
+            log.with_ansi(std::io::stderr().is_terminal()).fmt_fields(line::Fields::default()).init();
+        }
+        LogFormat::Json => log.json().flatten_event(true).map_event_format(line::Json).init(),
     }
 }
 
