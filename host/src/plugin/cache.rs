@@ -1,20 +1,26 @@
 //! Compiled code on disk, so that a restart does not compile again.
 //!
 //! Loading compiled code is trusting it like the program itself. So the directory and its files
-//! must be ours alone (owner and mode are checked at every load), a file's name is the hash of the
-//! plugin's bytes together with that of the engine's version and settings, and files appear by
-//! rename only. Where that does not hold, the code is compiled anew.
+//! must be ours alone and nobody else may put others in their place (owners and modes are checked at every
+//! load, up to the root), a file's name is the hash of the plugin's bytes together with that of the
+//! engine's version and settings, a file ends with the hash of what is in it, and files appear by rename
+//! only. A file is opened once: what is checked is what is loaded. Where any of that does not hold,
+//! the code is compiled anew; what is damaged is deleted before.
 
 #![allow(unsafe_code, reason = "loading compiled code is unsafe by nature; the module says why it is sound")]
 
 use std::{
-    fs,
+    fs::{self, File},
     hash::{Hash, Hasher},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    io::{self, Read, Write},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest, Sha256};
 use wasmtime::{Engine, Module, component::Component};
 
 use super::component::Refusal;
@@ -97,34 +103,62 @@ impl Cache {
     }
 
     fn read<C: Compiled>(&self, engine: &Engine, path: &Path) -> Option<C> {
-        let file = fs::symlink_metadata(path).ok()?;
-        let directory = fs::symlink_metadata(&self.directory).ok()?;
-        if !(directory.is_dir() && is_ours(&directory) && file.is_file() && is_ours(&file)) {
-            tracing::warn!(path = %path.display(), "compiled plugin ignored: it, or its directory, is not this user's alone");
+        let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+        let mut file = fs::OpenOptions::new().read(true).custom_flags(nofollow).open(path).ok()?;
+        if let Err(exposed) = self.check(&file, path) {
+            tracing::warn!(path = %path.display(), "compiled plugin ignored: {exposed}");
             return None;
         }
-        // SAFETY: only this user could write the file (checked above), and this module writes it
-        // whole, by rename, from `Compiled::serialized` of an engine with the hash in its name, and
-        // under the extension of this kind of code.
-        let loaded = unsafe { C::load(engine, path) };
-        let code = loaded.map_err(|error| {
-            tracing::warn!(path = %path.display(), error = format!("{error:#}"), "compiled plugin ignored");
+        let code = is_whole(&mut file).map_err(Unusable::Read).and_then(|whole| match whole {
+            // SAFETY: only this user could write the file (checked above, of the file that is open), and this
+            // module writes it whole, by rename, from `Compiled::serialized` of an engine with the hash in its
+            // name, and under the extension of this kind of code; what is in it is what was written.
+            true => unsafe { C::load(engine, &descriptor(&file)) }.map_err(Unusable::Load),
+            false => Err(Unusable::Damaged),
         });
-        let code = code.ok()?;
-        let _ = fs::File::open(path).and_then(|file| file.set_modified(std::time::SystemTime::now()));
-        Some(code)
+        match code {
+            Ok(code) => {
+                let _ = file.set_modified(std::time::SystemTime::now());
+                Some(code)
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "compiled plugin deleted; it is compiled again");
+                let _ = fs::remove_file(path);
+                None
+            }
+        }
+    }
+
+    /// Whether nobody else can have written a file, or can put another in its place.
+    fn check(&self, file: &File, path: &Path) -> Result<(), Exposed> {
+        let metadata = file.metadata().ok().filter(|metadata| metadata.is_file() && is_ours(metadata));
+        metadata.map(drop).ok_or_else(|| Exposed(path.to_owned()))?;
+        self.check_directory()
+    }
+
+    fn check_directory(&self) -> Result<(), Exposed> {
+        let exposed = |path: &Path| Exposed(path.to_owned());
+        let directory = self.directory.canonicalize().map_err(|_| exposed(&self.directory))?;
+        for (depth, part) in directory.ancestors().enumerate() {
+            let metadata = fs::symlink_metadata(part).map_err(|_| exposed(part))?;
+            let safe = if depth == 0 { is_ours(&metadata) } else { is_safe(&metadata) };
+            if !safe {
+                return Err(exposed(part));
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, path: &Path, code: &impl Compiled) -> io::Result<()> {
         let compiled = code.serialized().map_err(io::Error::other)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        if !is_ours(&fs::symlink_metadata(&self.directory)?) {
-            return Err(io::Error::other("the directory is not this user's alone"));
-        }
+        self.check_directory().map_err(io::Error::other)?;
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         let _ = fs::remove_file(&partial);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-        file.write_all(&compiled).and_then(|()| file.sync_all())?;
+        file.write_all(&compiled)?;
+        file.write_all(&Sha256::digest(&compiled))?;
+        file.sync_all()?;
         fs::rename(&partial, path)?;
         self.prune()
     }
@@ -141,7 +175,161 @@ impl Cache {
     }
 }
 
+/// Something on the way to a file that others may change.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is not this user's alone: chown it, or `chmod go-w` it", .0.display())]
+struct Exposed(PathBuf);
+
+/// Why a file is of no use.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("it is damaged: its checksum is another")]
+    Damaged,
+    #[error("it cannot be read: {0}")]
+    Read(io::Error),
+    #[error("it cannot be loaded: {0:#}")]
+    Load(wasmtime::Error),
+}
+
+const CHECKSUM: usize = 32;
+
+/// So much of a file is read at once.
+const PIECE: usize = 64 << 10;
+
+/// Whether a file ends with the hash of what comes before.
+fn is_whole(file: &mut File) -> io::Result<bool> {
+    let Some(mut left) = file.metadata()?.len().checked_sub(CHECKSUM as u64) else { return Ok(false) };
+    let (mut hasher, mut piece) = (Sha256::new(), vec![0; PIECE]);
+    while left > 0 {
+        let piece = &mut piece[..PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
+        file.read_exact(piece)?;
+        hasher.update(&piece);
+        left -= piece.len() as u64;
+    }
+    let mut checksum = [0; CHECKSUM];
+    file.read_exact(&mut checksum)?;
+    Ok(hasher.finalize()[..] == checksum[..])
+}
+
+/// A path to a file that is open, and to no other that takes its place.
+fn descriptor(file: &File) -> PathBuf {
+    let descriptors = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    Path::new(descriptors).join(file.as_raw_fd().to_string())
+}
+
 /// Owned by the user of this process, and writable by nobody else.
 fn is_ours(metadata: &fs::Metadata) -> bool {
-    metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
+    is_owned(metadata, &[rustix::process::geteuid().as_raw()]) && metadata.mode() & WRITABLE == 0
+}
+
+/// A directory in which nobody else can replace what is ours.
+fn is_safe(metadata: &fs::Metadata) -> bool {
+    const STICKY: u32 = 0o1000;
+    let replaceable = metadata.mode() & WRITABLE != 0 && metadata.mode() & STICKY == 0;
+    is_owned(metadata, &[rustix::process::geteuid().as_raw(), 0]) && !replaceable
+}
+
+/// By the group or by others.
+const WRITABLE: u32 = 0o022;
+
+fn is_owned(metadata: &fs::Metadata, owners: &[u32]) -> bool {
+    owners.contains(&metadata.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{borrow::Cow, cell::Cell, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    /// An empty core module.
+    const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+    struct Compiler {
+        engine: Engine,
+        cache: Cache,
+        data: tempfile::TempDir,
+        compiled: Cell<usize>,
+    }
+
+    impl Compiler {
+        fn new() -> Self {
+            let (engine, data) = (Engine::default(), tempfile::tempdir().unwrap());
+            let cache = Cache::new(&data.path().join("data"), &engine);
+            Self { engine, cache, data, compiled: Cell::new(0) }
+        }
+
+        /// Loads the module; how often it was compiled so far.
+        fn load(&self) -> usize {
+            let bytes = || {
+                self.compiled.set(self.compiled.get() + 1);
+                Ok(Cow::Borrowed(MODULE))
+            };
+            self.cache.load::<Module>(&self.engine, "hash", bytes).unwrap();
+            self.compiled.get()
+        }
+
+        fn file(&self) -> PathBuf {
+            let mut files = fs::read_dir(&self.cache.directory).unwrap();
+            files.next().unwrap().unwrap().path()
+        }
+
+        fn allow(&self, path: &Path, mode: u32) {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_compiled_is_found_again() {
+        let compiler = Compiler::new();
+        assert_eq!((compiler.load(), compiler.load(), compiler.load()), (1, 1, 1));
+    }
+
+    #[test]
+    fn what_is_damaged_is_deleted_and_compiled_again() {
+        let compiler = Compiler::new();
+        compiler.load();
+        let good = fs::read(compiler.file()).unwrap();
+        let mut expected = 1;
+        for at in [0, 1, good.len() / 3, good.len() / 2, good.len() - CHECKSUM - 1, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(compiler.file(), bad).unwrap();
+            expected += 1;
+            assert_eq!((compiler.load(), compiler.load()), (expected, expected), "byte {at}");
+        }
+        for length in [0, CHECKSUM - 1, CHECKSUM, good.len() - 1] {
+            fs::write(compiler.file(), &good[..length]).unwrap();
+            expected += 1;
+            assert_eq!((compiler.load(), compiler.load()), (expected, expected), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn what_others_may_change_is_not_loaded() {
+        let compiler = Compiler::new();
+        compiler.load();
+        let data = compiler.data.path().join("data");
+        let mut expected = 1;
+        for (path, open, closed) in [
+            (compiler.file(), 0o622, 0o600),
+            (data.join("compiled"), 0o770, 0o700),
+            (data.clone(), 0o777, 0o755),
+            (compiler.data.path().to_owned(), 0o720, 0o700),
+        ] {
+            compiler.allow(&path, open);
+            expected += 1;
+            assert_eq!(compiler.load(), expected, "{}", path.display());
+            if path.exists() {
+                compiler.allow(&path, closed);
+            }
+            assert_eq!(compiler.load(), expected, "{}", path.display());
+        }
+        compiler.allow(&data, 0o1777);
+        assert_eq!(compiler.load(), expected, "nobody can replace what is ours in a sticky directory");
+        let file = compiler.file();
+        fs::rename(&file, data.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(data.join("elsewhere"), &file).unwrap();
+        assert_eq!(compiler.load(), expected + 1, "a link is not followed");
+    }
 }
