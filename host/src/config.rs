@@ -312,7 +312,7 @@ pub struct TableConfig {
 /// The directory of plugins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginsConfig {
-    /// Need not be there.
+    /// Made if it is not there.
     pub dir: PathBuf,
     /// From one look at the directory to the next; file events only hasten it.
     pub interval: Duration,
@@ -451,7 +451,8 @@ fn lines(problems: &[Problem]) -> String {
 
 impl Config {
     /// Reads a file, or without one takes the defaults, and validates all of it. Relative paths in
-    /// the file are relative to its directory, those of the command line to the current one.
+    /// the file and the defaults of paths are relative to its directory, those of the command line to the
+    /// current one.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
         let Some(path) = file else { return Self::parse("", Path::new("message-flow.toml"), overrides) };
         let read = |source| ConfigError::Read { path: path.to_owned(), source };

@@ -262,8 +262,9 @@ fn api_timeouts(section: Section<'_>) -> ApiTimeouts {
 
 fn data(section: Section<'_>, overrides: &Overrides) -> std::path::PathBuf {
     let dir = section.get("dir", Value::path);
+    let default = section.beside("data");
     section.end();
-    overrides.data.clone().or(dir).unwrap_or_else(|| "data".into())
+    overrides.data.clone().or(dir).unwrap_or(default)
 }
 
 fn table(section: Section<'_>) -> TableConfig {
@@ -278,7 +279,7 @@ fn table(section: Section<'_>) -> TableConfig {
 fn plugins(section: Section<'_>, overrides: &Overrides) -> PluginsConfig {
     let dir = section.get("dir", Value::path);
     let plugins = PluginsConfig {
-        dir: overrides.plugins.clone().or(dir).unwrap_or_else(|| "plugins".into()),
+        dir: overrides.plugins.clone().or(dir).unwrap_or_else(|| section.beside("plugins")),
         interval: section.get("interval", Value::span).unwrap_or(std::time::Duration::from_secs(2)),
     };
     section.end();

@@ -34,6 +34,11 @@ impl<'s> Section<'s> {
         Self { source, path, at, table, known: RefCell::default(), shown: RefCell::default() }
     }
 
+    /// A path as it would be read if it were written here: relative to the file's directory.
+    pub(super) fn beside(&self, path: &str) -> PathBuf {
+        self.source.directory.join(path)
+    }
+
     /// The value of a key, if it is there.
     pub(super) fn value(&self, key: &'static str) -> Option<Value<'s>> {
         if !self.known.borrow().contains(&key) {

@@ -21,7 +21,14 @@ fn nothing_written_means_the_defaults() {
     assert_eq!(config.proxy.client_id.len(), 3);
     assert_eq!(config.plugin("etcd").grant, [plugin::Grant::Etcd]);
     assert_eq!(config.plugin("geo").deadline, None);
-    assert_eq!(parse("").unwrap(), config);
+    let beside_a_file = parse("").unwrap();
+    let expected = Config {
+        data: DataConfig { dir: "/etc/mf/data".into() },
+        plugins: PluginsConfig { dir: "/etc/mf/plugins".into(), ..config.plugins.clone() },
+        ..config
+    };
+    assert_eq!(beside_a_file, expected);
+    assert_eq!(parse("data.dir = 'data'\nplugins.dir = 'plugins'").unwrap(), expected);
 }
 
 #[test]
