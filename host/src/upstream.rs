@@ -75,6 +75,9 @@ impl UpstreamError {
         match self {
             Self::Local { .. } => true,
             Self::Broken { source: Break::Http1(http1::Http1Error::Io(error)), .. } => dial::is_local(error),
+            Self::Broken { source: Break::Http2(http2::Http2Error::Connection(error)), .. } => {
+                error.get_io().is_some_and(dial::is_local)
+            }
             Self::Connect { .. } | Self::Busy { .. } | Self::Broken { .. } => false,
         }
     }

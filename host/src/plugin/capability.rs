@@ -74,10 +74,14 @@ impl Grant {
         let Self::Http(granted) = self else { return false };
         let Some((asked, port)) = authority::split(authority.as_str()) else { return false };
         let (asked, port) = (asked.to_ascii_lowercase(), port.unwrap_or(default_port));
-        let (host, granted_port) = authority::split(granted).unwrap_or((granted, None));
-        let same_host = match host.strip_prefix("*.") {
-            Some(parent) => asked.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.')),
-            None => host == "*" || asked == host,
+        let (name, below) = match granted.strip_prefix("*.") {
+            Some(parent) => (parent, true),
+            None => (granted.as_str(), false),
+        };
+        let (host, granted_port) = authority::split(name).unwrap_or((name, None));
+        let same_host = match below {
+            true => asked.strip_suffix(host).is_some_and(|rest| rest.ends_with('.')),
+            false => host == "*" || asked == host,
         };
         same_host && granted_port.is_none_or(|granted| granted == port)
     }

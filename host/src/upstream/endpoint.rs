@@ -14,9 +14,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-use super::{Metrics, UpstreamOptions, check::Failing, name::Name};
+use super::{
+    Metrics, UpstreamOptions,
+    check::Failing,
+    name::{LOOKUPS, Name},
+};
 use crate::table::record::ServerUri;
 
 /// A server, by its URI.
@@ -145,6 +149,8 @@ impl Drop for InFlight {
 pub struct Endpoints {
     by_uri: Mutex<Known>,
     board: watch::Sender<Arc<Failing>>,
+    /// Names that may be looked up at once.
+    lookups: Arc<Semaphore>,
     options: Arc<UpstreamOptions>,
     metrics: Metrics,
     epoch: Instant,
@@ -164,6 +170,7 @@ impl Endpoints {
         Arc::new(Self {
             by_uri: Mutex::default(),
             board: watch::Sender::default(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
             options: Arc::new(options),
             metrics,
             epoch: Instant::now(),
@@ -216,7 +223,7 @@ impl Endpoints {
             uri: uri.clone(),
             host: host.into(),
             port,
-            name: (!is_address).then(|| Name::new(host, port)),
+            name: (!is_address).then(|| Name::new(host, port, &self.lookups)),
             authority: uri.authority().into(),
             base: uri.base().into(),
             in_flight: AtomicU32::new(0),

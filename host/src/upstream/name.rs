@@ -34,9 +34,7 @@ const TROUBLED: Duration = Duration::from_secs(30);
 /// At most so many addresses of a name are used.
 const MOST: usize = 16;
 /// At most so many names are looked up at once; each takes a thread for as long as that lasts.
-const AT_ONCE: usize = 64;
-
-static LOOKUPS: Semaphore = Semaphore::const_new(AT_ONCE);
+pub(super) const LOOKUPS: usize = 64;
 
 /// A name and a port.
 pub(super) struct Name {
@@ -48,6 +46,8 @@ pub(super) struct Name {
     /// Grows when an address is given up.
     generation: AtomicU64,
     turn: AtomicUsize,
+    /// Of all names.
+    lookups: Arc<Semaphore>,
 }
 
 /// What is known of a name.
@@ -94,8 +94,9 @@ impl Address {
 }
 
 impl Name {
-    pub(super) fn new(host: &str, port: u16) -> Arc<Self> {
+    pub(super) fn new(host: &str, port: u16, lookups: &Arc<Semaphore>) -> Arc<Self> {
         Arc::new(Self {
+            lookups: Arc::clone(lookups),
             host: host.into(),
             port,
             known: watch::Sender::default(),
@@ -135,7 +136,7 @@ impl Name {
         let name = Arc::clone(self);
         tokio::spawn(async move {
             let _asking = Asking(Arc::clone(&name));
-            let _permit = LOOKUPS.acquire().await;
+            let _permit = name.lookups.acquire().await;
             let answer = lookup_host((&*name.host, name.port)).await;
             name.answered(answer.map(|addresses| addresses.map(|address| address.ip()).collect()));
         });
@@ -241,6 +242,10 @@ impl Drop for Asking {
 mod tests {
     use super::*;
 
+    fn named(host: &str) -> Arc<Name> {
+        Name::new(host, 80, &Arc::new(Semaphore::new(LOOKUPS)))
+    }
+
     fn answered(name: &Name, answer: &[&str]) {
         name.answered(Ok(answer.iter().map(|ip| ip.parse().unwrap()).collect()));
     }
@@ -252,7 +257,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn families_take_turns_and_every_address_is_first_once() {
-        let name = Name::new("a", 80);
+        let name = named("a");
         answered(&name, &["2001:db8::1", "2001:db8::2", "10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         let first = order(&name);
         assert_eq!(first, ["2001:db8::1", "10.0.0.1", "2001:db8::2", "10.0.0.2", "10.0.0.3"]);
@@ -263,7 +268,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_in_trouble_comes_last_for_a_while() {
-        let name = Name::new("a", 80);
+        let name = named("a");
         answered(&name, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         name.known.borrow().addresses[1].is_trouble();
         // An answer says nothing of that.
@@ -278,7 +283,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_address_is_given_up_when_it_is_missing_for_long() {
-        let name = Name::new("a", 80);
+        let name = named("a");
         answered(&name, &["10.0.0.1", "10.0.0.2"]);
         let (ip, mut seen) = ("10.0.0.1".parse().unwrap(), name.generation.load(Relaxed));
         for _ in 1..MISSING {
@@ -299,12 +304,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_means_nothing_is_an_error_and_no_burst_of_questions() {
-        let name = Name::new("no-such-host.invalid", 80);
+        let name = named("no-such-host.invalid");
         assert!(name.addresses().await.is_err());
         let asked = name.known.borrow().asked;
         assert!(name.addresses().await.is_err());
         assert!(asked.is_some() && name.known.borrow().asked == asked);
-        let name = Name::new("localhost", 80);
+        let name = named("localhost");
         let found = name.addresses().await.unwrap();
         assert!(found.iter().all(|address| address.socket.ip().is_loopback()));
     }

@@ -64,11 +64,27 @@ impl Uri {
             "https" => true,
             _ => return None,
         };
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let valid = !authority.is_empty() && !authority.contains('@') && !text.contains(['#', ' ']);
-        let path = if path.is_empty() { "/" } else { path };
-        valid.then(|| Self { tls, authority: authority.to_owned(), path: path.to_owned() })
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let valid = is_authority(authority) && !text.contains(['#', ' ']);
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        valid.then(|| Self { tls, authority: authority.to_owned(), path: format!("{slash}{path}") })
     }
+}
+
+/// `HOST` or `HOST:PORT`, with a port that is one.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let is_port = |port: &str| {
+        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    !host.is_empty()
+        && !host.contains('@')
+        && (bracketed || !host.contains([':', '[', ']']))
+        && port.is_none_or(is_port)
 }
 
 impl std::fmt::Display for Uri {

@@ -56,6 +56,11 @@ fn settings_are_read_or_refused() {
         (&[][..], "config.uri is missing"),
         (&[("uri", "ftp://r")], "config.uri: `ftp://r`"),
         (&[("uri", "http://u:p@r")], "is not a URI"),
+        (&[("uri", "http://r:99999/ask")], "is not a URI"),
+        (&[("uri", "http://r:/ask")], "is not a URI"),
+        (&[("uri", "https://r:0")], "is not a URI"),
+        (&[("uri", "http://r:80:80/")], "is not a URI"),
+        (&[("uri", "http://::1/")], "is not a URI"),
         (&[("uri", "http://r"), ("ttl", "soon")], "config.ttl: `soon` is not a duration"),
         (&[("uri", "http://r"), ("entries", "0")], "config.entries: `0` is out of bounds"),
     ] {

@@ -165,6 +165,8 @@ impl Probe {
             Outcome::Unwell => verdict.add(false, &want.health),
             Outcome::Unknown => {}
         }
+        // It is due again, maybe before the answer comes that others wait for.
+        self.changed.notify_one();
     }
 }
 
