@@ -239,7 +239,10 @@ fn check(json: &Value) -> Result<HealthCheck, String> {
     let check = match json {
         Value::String(text) if text == "tcp" => HealthCheck::default(),
         Value::String(text) => HealthCheck { path: Some(text.clone()), ..HealthCheck::default() },
-        _ => serde_json::from_value(json.clone()).map_err(|error| format!("`check`: {error}"))?,
+        _ => {
+            known(json)?;
+            serde_json::from_value(json.clone()).map_err(|error| format!("`check`: {error}"))?
+        }
     };
     if check.interval.0.is_zero() || check.timeout.0.is_zero() {
         return Err("`check`: `interval` and `timeout` must be longer than 0".to_owned());
@@ -250,6 +253,15 @@ fn check(json: &Value) -> Result<HealthCheck, String> {
         }
         _ => Ok(check),
     }
+}
+
+/// Records of the table may hold what a later version knows; what is sent here is read by this one.
+fn known(check: &Value) -> Result<(), String> {
+    const KEYS: [&str; 5] = ["path", "interval", "timeout", "unhealthy_after", "healthy_after"];
+    let unknown =
+        check.as_object().and_then(|object| object.keys().find(|key| !KEYS.contains(&key.as_str())));
+    unknown
+        .map_or(Ok(()), |key| Err(format!("`check` has no `{}`; it may hold {}", cut(key), KEYS.join(", "))))
 }
 
 #[cfg(test)]

@@ -248,7 +248,6 @@ enum StickyText {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct StickyTtl {
     ttl: Span,
 }
@@ -349,7 +348,6 @@ fn is_one(weight: &u32) -> bool {
 
 /// Active checks of a service's servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     /// A path that answers 200 to 399 to a GET; without one, a TCP connection is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,46 +21,34 @@ const CHANGES: usize = 64;
 
 pub(crate) fn read(cluster: &impl Cluster, keys: &Keys) -> Result<Snapshot, TableError> {
     let mut entries = Vec::new();
-    let mut invalid = None;
     let read = each_page(cluster, keys.entries(), PAGE, |page| {
-        for found in page.entries {
-            match entry(keys, found) {
-                Ok(entry) => entries.extend(entry),
-                Err(error) => invalid = Some(error),
-            }
-        }
+        entries.extend(page.entries.into_iter().filter_map(|found| entry(keys, found)));
     });
-    let revision = read.map_err(failed)?;
-    match invalid {
-        Some(error) => Err(error),
-        None => Ok(Snapshot { entries, revision }),
-    }
+    Ok(Snapshot { revision: read.map_err(failed)?, entries })
 }
 
-fn entry(keys: &Keys, found: KeyValue) -> Result<Option<Entry>, TableError> {
-    let Place::Entry { kind, key } = keys.place(&found.key) else { return Ok(None) };
-    Ok(Some(Entry { kind, key, value: text(&found.key, found.value)? }))
+fn entry(keys: &Keys, found: KeyValue) -> Option<Entry> {
+    let Place::Entry { kind, key } = keys.place(&found.key) else { return None };
+    Some(Entry { kind, key, value: text(found.value) })
 }
 
 pub(crate) fn changes(cluster: &impl Cluster, keys: &Keys, after: Revision) -> Result<ChangeSet, TableError> {
     let batch = cluster.next(&keys.watched(), after, WAIT_MS).map_err(failed)?;
-    let changes = batch.events.into_iter().filter_map(|event| change(keys, event).transpose());
-    Ok(ChangeSet { changes: changes.collect::<Result<_, _>>()?, revision: batch.revision })
+    let changes = batch.events.into_iter().filter_map(|event| change(keys, event));
+    Ok(ChangeSet { changes: changes.collect(), revision: batch.revision })
 }
 
-fn change(keys: &Keys, event: Event) -> Result<Option<Change>, TableError> {
-    Ok(match (keys.place(&event.key), event.value) {
-        (Place::Entry { kind, key }, Some(value)) => {
-            let value = Some(text(&event.key, value)?);
-            Some(Change { kind, key, value, ephemeral: false })
+fn change(keys: &Keys, event: Event) -> Option<Change> {
+    match (keys.place(&event.key), event.value) {
+        (Place::Entry { kind, key }, value) => {
+            Some(Change { kind, key, value: value.map(text), ephemeral: false })
         }
-        (Place::Entry { kind, key }, None) => Some(Change { kind, key, value: None, ephemeral: false }),
         (Place::Notice, Some(assignment)) => {
-            let key = text(&event.key, assignment)?;
+            let key = String::from_utf8(assignment).ok()?;
             Some(Change { kind: "assignment".to_owned(), key, value: None, ephemeral: false })
         }
         (Place::Notice | Place::Revision | Place::Unknown, _) => None,
-    })
+    }
 }
 
 pub(crate) fn write(
@@ -94,7 +82,9 @@ fn operations(keys: &Keys, changes: &[Change]) -> Vec<Operation> {
     operations.chain([marker]).collect()
 }
 
-fn text(key: &str, value: Vec<u8>) -> Result<String, TableError> {
+/// What is no text is no record. That is for the host to say of this entry, which no JSON document
+/// begins like; the others are read all the same.
+fn text(value: Vec<u8>) -> String {
     String::from_utf8(value)
-        .map_err(|_| TableError::Invalid(format!("etcd key `{key}` holds bytes that are not text")))
+        .unwrap_or_else(|error| format!("not UTF-8 text: {} bytes", error.as_bytes().len()))
 }

@@ -45,9 +45,14 @@ impl Fake {
 
     /// As somebody else would.
     pub(crate) fn edit(&self, key: &str, value: Option<&str>) {
+        self.edit_bytes(key, value.map(str::as_bytes));
+    }
+
+    /// The same, with what need not be text.
+    pub(crate) fn edit_bytes(&self, key: &str, value: Option<&[u8]>) {
         let revision = self.revision.get() + 1;
         self.revision.set(revision);
-        self.record(key, value.map(|value| value.as_bytes().to_vec()), revision);
+        self.record(key, value.map(<[u8]>::to_vec), revision);
     }
 
     fn record(&self, key: &str, value: Option<Vec<u8>>, revision: Revision) {

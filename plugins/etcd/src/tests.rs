@@ -203,6 +203,23 @@ fn a_sweep_removes_what_expired_and_nothing_else() {
 }
 
 #[test]
+fn what_is_no_text_hides_nothing_else() {
+    let etcd = Fake::default();
+    let first = write(&etcd, &[change("service", "a", Some("{}")), change("service", "c", Some("{}"))]);
+    etcd.edit_bytes("/mf/services/b", Some(b"{\"registrar\":\"\xff\"}"));
+    etcd.edit_bytes("/mf/notice", Some(b"\xff"));
+    etcd.edit("/mf/services/d", Some("{}"));
+    let said = |value: &str| serde_json::from_str::<serde_json::Value>(value).is_err();
+    let (entries, revision) = snapshot(&etcd);
+    let keys: Vec<_> = entries.iter().map(|(_, key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["a", "b", "c", "d"]);
+    assert!(said(&entries[1].2), "{entries:?}");
+    let (found, followed) = changes(&etcd, first);
+    assert_eq!((found.len(), followed), (2, revision), "{found:?}");
+    assert!(found[0].2.as_deref().is_some_and(said) && found[1].1 == "d", "{found:?}");
+}
+
+#[test]
 fn errors_say_what_to_do() {
     let etcd = Fake::default();
     write(&etcd, &[change("service", "a", Some("{}"))]);

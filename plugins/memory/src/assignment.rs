@@ -146,6 +146,18 @@ pub(crate) fn sweep(now: u64, limit: u32) -> Result<u32, TableError> {
     Ok(u32::try_from(swept).unwrap_or(u32::MAX))
 }
 
+/// Makes room: removes a batch of the assignments that expire first, which are those that were not
+/// used for the longest. Pins do not expire. False: there is none left.
+pub(crate) fn evict() -> Result<bool, TableError> {
+    let place = |(key, _): (String, Vec<u8>)| {
+        let place = key.strip_prefix("x/")?.split_once('/')?.1.to_owned();
+        Some((key, Place(place)))
+    };
+    let oldest: Vec<_> = state::scan("x/", None, BATCH as u32).into_iter().filter_map(place).collect();
+    remove(&oldest)?;
+    Ok(!oldest.is_empty())
+}
+
 /// Removes expired assignments at once; if one of them changed meanwhile, one by one.
 fn remove(expired: &[(String, Place)]) -> Result<usize, TableError> {
     let (mut cells, mut expected) = (Vec::new(), Vec::new());

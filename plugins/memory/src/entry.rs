@@ -31,9 +31,7 @@ fn entries() -> Result<Vec<Entry>, TableError> {
         let page = state::scan(PREFIX, last.as_deref(), PAGE);
         let more = page.len() == PAGE as usize;
         last = page.last().map(|(key, _)| key.clone());
-        for (key, value) in page {
-            entries.push(entry(&key, value).ok_or_else(|| TableError::Invalid(format!("entry {key}")))?);
-        }
+        entries.extend(page.into_iter().filter_map(|(key, value)| entry(&key, value)));
         if !more {
             return Ok(entries);
         }
@@ -42,7 +40,9 @@ fn entries() -> Result<Vec<Entry>, TableError> {
 
 fn entry(key: &str, value: Vec<u8>) -> Option<Entry> {
     let (kind, key) = key.strip_prefix(PREFIX)?.split_once('/')?;
-    Some(Entry { kind: unescape(kind)?, key: unescape(key)?, value: String::from_utf8(value).ok()? })
+    // What is no text is no record: the host says so of this entry, and reads the others.
+    let value = String::from_utf8(value).unwrap_or_else(|_| "not UTF-8 text".to_owned());
+    Some(Entry { kind: unescape(kind)?, key: unescape(key)?, value })
 }
 
 /// Makes all of these changes or none, if no entry changed since `expect`.

@@ -81,17 +81,44 @@ type Cell = (String, Option<Vec<u8>>);
 /// So often a change that lost a race is tried again.
 const ATTEMPTS: usize = 64;
 
+/// So often room is made for one change: as much as the largest takes.
+const EVICTIONS: usize = 4096;
+
 /// Changes state if what is expected is there; false: read again and try again.
+///
+/// Names that clients invent make assignments, and their number is the clients' to choose: so when
+/// there is no room, those that were not used for the longest go, whoever needs it. Entries and pins,
+/// which operators and services wrote, never do. The change log keeps to an eighth of the room, and
+/// gives way when nothing else is left.
 fn apply(changes: &[Cell], expected: &[Cell]) -> Result<bool, TableError> {
-    state::apply(changes, expected).map_err(|error| match error {
-        StateError::Full(limit) => TableError::Refused(format!(
-            "its state is full at {limit} bytes; raise `state_limit` in the [plugin] section of this adapter"
-        )),
+    for _ in 0..EVICTIONS {
+        match state::apply(changes, expected) {
+            Err(StateError::Full(limit)) => {
+                if !(log::shrink(limit / 8)? || assignment::evict()? || log::shrink(0)?) {
+                    return Err(full(limit));
+                }
+            }
+            applied => return applied.map_err(failed),
+        }
+    }
+    Err(TableError::Unavailable("assignments came faster than room was made".to_owned()))
+}
+
+fn failed(error: StateError) -> TableError {
+    match error {
+        StateError::Full(limit) => full(limit),
         StateError::NotANumber => {
             TableError::Invalid("its state holds a number where none belongs".to_owned())
         }
         StateError::Other(reason) => TableError::Other(reason),
-    })
+    }
+}
+
+/// There is nothing left that may go.
+fn full(limit: u64) -> TableError {
+    TableError::Refused(format!(
+        "its state is full at {limit} bytes; raise `state_limit` in the [plugin] section of this adapter"
+    ))
 }
 
 /// Tries until `attempt` is not outrun by another instance.

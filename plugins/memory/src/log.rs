@@ -61,6 +61,26 @@ pub(crate) fn append(head: Head, changes: &[Change]) -> (Head, Vec<Cell>) {
     (new, cells)
 }
 
+/// Makes room: drops the oldest records until there are at most `bytes`, or [`TRIMMED`] are gone. Who
+/// has not seen them yet takes a snapshot. False: there are no more than that.
+pub(crate) fn shrink(bytes: u64) -> Result<bool, TableError> {
+    let head = Head::read()?;
+    let (mut new, mut cells) = (head, Vec::new());
+    while new.bytes > bytes && new.floor < new.revision && new.floor - head.floor < TRIMMED {
+        new.floor += 1;
+        let dropped = state::get(&key(new.floor)).map_or(0, |record| record.len() as u64);
+        new.bytes = new.bytes.saturating_sub(dropped);
+        cells.push((key(new.floor), None));
+    }
+    if cells.is_empty() {
+        return Ok(false);
+    }
+    cells.push(new.cell());
+    // Outrun by a writer: that has changed what there is, so whoever needs room looks again.
+    crate::apply(&cells, &[head.cell()])?;
+    Ok(true)
+}
+
 fn key(revision: Revision) -> String {
     format!("{PREFIX}{revision:016x}")
 }

@@ -204,6 +204,41 @@ fn sweeping_removes_what_expired_in_bounded_steps() {
     assert!(left.iter().all(|key| !key.starts_with("a/") && !key.starts_with("x/")), "{left:?}");
 }
 
+/// Whatever clients invent, operators and services find room; pins and entries stay.
+#[test]
+fn invented_clients_stop_nobody_else() {
+    let mut scene = Scene::new();
+    scene.state_limit = 20_000;
+    scene.run(|| {
+        Memory::write(vec![put("service", "chat@2", "{}")], None).unwrap();
+        Memory::assign(proposal("pinned", "a", None), Condition::Always).unwrap();
+        for number in 0..10_000_u64 {
+            let client = format!("invented-{number}");
+            let stored = Memory::assign(proposal(&client, "a", Some(1000 + number)), Condition::Absent);
+            assert_eq!(stored.unwrap().unwrap().server, "a");
+        }
+        assert_eq!(server_of("invented-0"), None);
+        assert_eq!(server_of("invented-9999").as_deref(), Some("a"));
+        assert_eq!(server_of("pinned").as_deref(), Some("a"));
+        // Registrations, heartbeats, a release, a deletion: the log alone would fill the state.
+        for round in 0..500 {
+            let stamp = format!("{{\"uri\":\"http://127.0.0.1:1\",\"stamp\":{round}}}");
+            Memory::write(vec![put("server", "chat@2/a", &stamp)], None).unwrap();
+        }
+        Memory::write(vec![put("release", "chat", &"x".repeat(8000))], None).unwrap();
+        Memory::write(vec![delete("server", "chat@2/a")], None).unwrap();
+        assert_eq!(server_of("pinned").as_deref(), Some("a"));
+        let kinds: Vec<_> = entries(Memory::read().unwrap()).into_keys().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, ["release", "service"]);
+        let at = Memory::read().unwrap().revision;
+        assert_eq!(changes(at), (vec![], at));
+        // What operators write is bounded too, and says so.
+        let written = Memory::write(vec![put("release", "big", &"x".repeat(15_000))], None);
+        assert!(matches!(written, Err(TableError::Refused(reason)) if reason.contains("state_limit")));
+        Memory::write(vec![delete("release", "chat")], None).unwrap();
+    });
+}
+
 /// Random writes: the changes, replayed, always lead to the snapshot; so does a snapshot after
 /// the log was left behind.
 #[test]

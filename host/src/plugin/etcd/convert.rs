@@ -149,6 +149,8 @@ pub(super) fn error(of: &Error) -> EtcdError {
         INVALID_ARGUMENT => EtcdError::Invalid(message),
         OUT_OF_RANGE if message.contains("compacted") => EtcdError::Compacted(0),
         OUT_OF_RANGE => EtcdError::Invalid(message),
+        // Reads go on; somebody has to make room, and then disarm its alarm.
+        RESOURCE_EXHAUSTED if message.contains("space exceeded") => EtcdError::Denied(message),
         RESOURCE_EXHAUSTED if message.contains("too many requests") => EtcdError::Unavailable(message),
         _ if is_loss(of) => EtcdError::Unavailable(with_sources(message, status)),
         _ => EtcdError::Other(message),

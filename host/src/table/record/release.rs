@@ -53,7 +53,6 @@ pub struct ReleaseRecord {
 
 /// Messages with a header go to a version that need not be live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Canary {
     /// Where they go.
     pub version: String,
@@ -63,7 +62,6 @@ pub struct Canary {
 
 /// A header of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct HeaderMatch {
     /// In any case.
     pub name: String,
@@ -75,7 +73,6 @@ pub struct HeaderMatch {
 /// When a promotion is undone by itself: the new version does worse than the old one by a margin,
 /// on one router, while it is watched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Guard {
     /// For so long a new version is watched.
     #[serde(default = "Guard::within")]
