@@ -141,6 +141,11 @@ impl Access {
         Self { rules }
     }
 
+    /// Every rule.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
     /// Whether there are no rules.
     pub fn is_open(&self) -> bool {
         self.rules.is_empty()

@@ -8,6 +8,7 @@
 
 mod address;
 mod diagnose;
+mod opening;
 mod read;
 mod reader;
 pub mod record;
@@ -147,6 +148,10 @@ pub struct ProxyLimits {
     pub upstream_idle: usize,
     /// Requests that wait for a connection to one server, for each worker.
     pub upstream_waiting: usize,
+    /// Clients without an assignment that get one in a second.
+    pub new_clients: u32,
+    /// Of them from one address.
+    pub new_clients_per_peer: u32,
 }
 
 impl Default for ProxyLimits {
@@ -161,6 +166,8 @@ impl Default for ProxyLimits {
             upstream_connections: 1024,
             upstream_idle: 256,
             upstream_waiting: 1024,
+            new_clients: 10_000,
+            new_clients_per_peer: 1000,
         }
     }
 }

@@ -1,33 +1,105 @@
 //! What the process says of itself: the log on standard error, and the registry of metrics.
 //!
-//! The registry is made once and handed to whoever counts something; nothing here is global but
-//! the log, which `main` sets up once.
+//! Whatever is said to people goes through [`output`]: nothing that the process does waits for its
+//! being read, or ends because it cannot be written. The registry is made once and handed to whoever
+//! counts something; nothing here is global but the log, which `main` sets up once.
 
 mod line;
+mod output;
 
-use std::io::IsTerminal;
+use std::{
+    io::{IsTerminal, Write},
+    panic::PanicHookInfo,
+    sync::{LazyLock, OnceLock, atomic::Ordering::Relaxed, mpsc::sync_channel},
+    time::Duration,
+};
 
 use prometheus::{
-    Gauge, GaugeVec, IntGauge, Opts, Registry,
+    Gauge, GaugeVec, IntCounter, IntGauge, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
+use output::Output;
 
-/// Sends the log to standard error from now on. `RUST_LOG` goes before the configured filter.
+/// The log, once it is set up.
+static LOG: OnceLock<Output> = OnceLock::new();
+
+static DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Lines of the log that were lost: they could not be written, or were not read in time.";
+    IntCounter::new("message_flow_log_lines_dropped_total", help)
+        .expect("the name is one that Prometheus allows")
+});
+
+/// At its end the process waits no longer than this for what it said to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Sends the log to standard error from now on, that of panics included. `RUST_LOG` goes before the
+/// configured filter.
 pub fn log_to_stderr(config: &LogConfig) {
     let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(&config.filter));
+    let output = LOG.get_or_init(|| Output::to(std::io::stderr(), DROPPED.clone()));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")))
-        .with_writer(std::io::stderr);
+        // Else it says what cannot be formatted on standard error by itself, and panics if it cannot.
+        .log_internal_errors(false)
+        .with_writer(output.clone());
     match config.format {
         LogFormat::Human => {
             log.with_ansi(std::io::stderr().is_terminal()).fmt_fields(line::Fields::default()).init();
         }
         LogFormat::Json => log.json().flatten_event(true).map_event_format(line::Json).init(),
     }
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+/// The hook of the standard library writes to standard error itself, and waits for it.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let location = info.location().map(ToString::to_string);
+    let text = info.payload_as_str().unwrap_or("no text");
+    tracing::error!(thread = thread.name(), location, "panicked: {text}");
+}
+
+/// Waits for a moment until what was logged is written.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.flush(LAST_WORDS);
+    }
+}
+
+/// How many lines of the log were lost, and when the last of them was, in milliseconds since the
+/// Unix epoch; none if none was.
+pub fn lines_dropped() -> Option<(u64, u64)> {
+    let shared = LOG.get()?.shared();
+    let dropped = shared.dropped.get();
+    (dropped > 0).then(|| (dropped, shared.last.load(Relaxed)))
+}
+
+/// Says something on standard output, once and without waiting for it to be read.
+pub fn say(text: String) {
+    let _ = write_aside(std::io::stdout(), text);
+}
+
+/// Says on standard error why the process ends. Waits for it to be read, but not for long.
+pub fn complain(text: impl Into<String>) {
+    flush();
+    if let Some(done) = write_aside(std::io::stderr(), text.into()) {
+        let _ = done.recv_timeout(LAST_WORDS);
+    }
+}
+
+/// Writes a text on a thread of its own. None: there can be no thread.
+fn write_aside(mut sink: impl Write + Send + 'static, text: String) -> Option<std::sync::mpsc::Receiver<()>> {
+    let (done, written) = sync_channel(1);
+    let write = move || {
+        // Nobody may be reading; that is no reason not to run.
+        let _ = writeln!(sink, "{text}").and_then(|()| sink.flush());
+        let _ = done.try_send(());
+    };
+    std::thread::Builder::new().name("say".into()).spawn(write).ok().map(|_| written)
 }
 
 /// A registry that holds what concerns the process as a whole.
@@ -42,6 +114,7 @@ pub fn registry() -> Registry {
     if let Ok(process) = Process::new() {
         let _ = registry.register(Box::new(process));
     }
+    let _ = registry.register(Box::new(DROPPED.clone()));
     registry
 }
 

@@ -155,9 +155,18 @@ fn proxy_limits(section: Section<'_>) -> ProxyLimits {
             .unwrap_or(default.upstream_connections),
         upstream_idle: section.get("upstream_idle", Value::count).unwrap_or(default.upstream_idle),
         upstream_waiting: section.get("upstream_waiting", Value::count).unwrap_or(default.upstream_waiting),
+        new_clients: section.get("new_clients", a_second).unwrap_or(default.new_clients),
+        new_clients_per_peer: section
+            .get("new_clients_per_peer", a_second)
+            .unwrap_or(default.new_clients_per_peer),
     };
     section.end();
     limits
+}
+
+/// So many in a second; 0 for none at all.
+fn a_second(value: &Value<'_>) -> Option<u32> {
+    bounded(value, 0..1 + (1 << 20))
 }
 
 /// With less, ordinary browsers with their cookies would be refused.

@@ -1,8 +1,13 @@
-//! Follows the configuration file: a new version that is valid takes the place of the old one; one
-//! that is not is reported, and the old one stays.
+//! Follows the configuration file: a new version that is whole and valid takes the place of the old
+//! one; anything else is reported, and the old one stays.
 //!
 //! File events only hasten the next look, because editors replace files and mounts swap symbolic
-//! links in ways that events do not show. A look reads the file and compares its text.
+//! links in ways that events do not show. A look reads the file and compares its bytes. What a file
+//! no longer says may be what was lost on the way: what [opens](Config::opens) anything is taken only
+//! when an operator asks, with SIGHUP, and an empty file never is.
+
+mod metrics;
+mod whole;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -10,27 +15,46 @@ use notify::{
     EventKind, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use super::{Config, ConfigError, Overrides};
+use crate::{condition::Name, supervise::Supervisor};
+use metrics::Reason;
+use whole::NotWhole;
+
+pub use metrics::Metrics;
 
 /// From one look at the file to the next, without events.
 const INTERVAL: Duration = Duration::from_secs(3);
 
-/// How long a file must stay as it is before it is read, so that half of it is not reported.
-const SETTLE: Duration = Duration::from_millis(50);
-
 /// Follows a file from a configuration that was read from it, on the current runtime, until every
-/// receiver is gone. `nudge` makes it look at once, as SIGHUP should.
+/// receiver is gone. `nudge` makes it look at once, and is the operator's word for what the file
+/// opens, as SIGHUP is.
 pub fn follow(
-    file: PathBuf,
-    overrides: Overrides,
+    source: (PathBuf, Overrides),
     running: Arc<Config>,
     nudge: mpsc::Receiver<()>,
+    (metrics, supervisor): (Metrics, Supervisor),
 ) -> watch::Receiver<Arc<Config>> {
     let (sender, receiver) = watch::channel(running);
-    let read = std::fs::read_to_string(&file).unwrap_or_default();
-    tokio::spawn(Follower { file, overrides, sender, read }.run(nudge));
+    let (file, overrides) = source;
+    let closed = sender.clone();
+    let tasks = supervisor.clone();
+    let follower = Follower { file, overrides, sender, judged: None, said: None, metrics, supervisor };
+    let follower = Arc::new(Mutex::new((follower, nudge)));
+    let run = move || {
+        let follower = Arc::clone(&follower);
+        async move {
+            let (follower, nudge) = &mut *follower.lock().await;
+            follower.run(nudge).await;
+        }
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = tasks.keep("configuration", run) => {}
+            () = closed.closed() => {}
+        }
+    });
     receiver
 }
 
@@ -38,23 +62,80 @@ struct Follower {
     file: PathBuf,
     overrides: Overrides,
     sender: watch::Sender<Arc<Config>>,
-    /// The text that was judged last, valid or not.
-    read: String,
+    /// The bytes that were judged last, and what came of it.
+    judged: Option<(Vec<u8>, Result<(), Refused>)>,
+    /// Why the file is not what runs, as it was said last.
+    said: Option<Refused>,
+    metrics: Metrics,
+    supervisor: Supervisor,
+}
+
+/// Who asks for a look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// A file event, or the time.
+    ByItself,
+    /// An operator.
+    ByWord,
+}
+
+/// Why a version of the file is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refused {
+    reason: Reason,
+    /// Every line of the log.
+    lines: Vec<String>,
+}
+
+impl Refused {
+    fn new(reason: Reason, lines: Vec<String>) -> Self {
+        Self { reason, lines }
+    }
+
+    fn line(reason: Reason, line: &str) -> Self {
+        Self::new(reason, vec![line.to_owned()])
+    }
+}
+
+impl From<NotWhole> for Refused {
+    fn from(found: NotWhole) -> Self {
+        match found {
+            NotWhole::Gone => Self::line(Reason::Gone, "the file is not there"),
+            NotWhole::Unreadable => Self::line(Reason::Unreadable, "the file cannot be read"),
+            NotWhole::Changing => Self::line(
+                Reason::Changing,
+                "the file changes all the time; write another and rename it into its place",
+            ),
+        }
+    }
+}
+
+impl From<ConfigError> for Refused {
+    fn from(error: ConfigError) -> Self {
+        let lines = match error {
+            ConfigError::Invalid(problems) => problems.iter().map(ToString::to_string).collect(),
+            read @ ConfigError::Read { .. } => vec![read.to_string()],
+        };
+        Self::new(Reason::Invalid, lines)
+    }
 }
 
 impl Follower {
-    async fn run(mut self, mut nudge: mpsc::Receiver<()>) {
+    async fn run(&mut self, nudge: &mut mpsc::Receiver<()>) {
         let (hint, mut hints) = mpsc::channel(1);
         let _watcher = self.watch(hint.clone());
         let mut nudged = true;
         loop {
+            let mut asked = Asked::ByItself;
             tokio::select! {
-                () = self.sender.closed() => return,
-                more = nudge.recv(), if nudged => nudged = more.is_some(),
+                more = nudge.recv(), if nudged => match more {
+                    Some(()) => asked = Asked::ByWord,
+                    None => nudged = false,
+                },
                 _ = hints.recv() => {}
                 () = tokio::time::sleep(INTERVAL) => {}
             }
-            self.look().await;
+            self.look(asked).await;
         }
     }
 
@@ -76,62 +157,93 @@ impl Follower {
         watcher.ok()
     }
 
-    async fn look(&mut self) {
-        let Some(text) = self.settled().await else { return };
-        if text == self.read {
-            return;
-        }
-        let parsed = Config::parse(&text, &self.file, &self.overrides);
-        self.read = text;
-        match parsed {
-            Ok(config) => self.take(config),
-            Err(error) => self.refuse(&error),
-        }
-    }
-
-    /// The text, once two reads agree. A file that is not there for a moment is being replaced.
-    async fn settled(&self) -> Option<String> {
-        let mut last = None;
-        for _ in 0..20 {
-            let text = tokio::fs::read_to_string(&self.file).await.ok();
-            if text.is_some() && (text == last || text.as_ref() == Some(&self.read)) {
-                return text;
+    async fn look(&mut self, asked: Asked) {
+        let known = self.judged.as_ref().filter(|_| asked == Asked::ByItself);
+        let read = whole::read(&self.file, known.map(|(bytes, _)| &**bytes)).await;
+        let judged = match (read, known) {
+            // What was refused stays refused, and what was taken is taken, until the file changes.
+            (Ok(bytes), Some((known, judged))) if bytes == *known => judged.clone(),
+            (Ok(bytes), _) => {
+                let judged = self.judge(&bytes, asked);
+                self.judged = Some((bytes, judged.clone()));
+                judged
             }
-            last = text;
-            tokio::time::sleep(SETTLE).await;
+            (Err(found), _) => Err(found.into()),
+        };
+        match judged {
+            Ok(()) => self.is_current(),
+            Err(refused) => self.refuse(refused, asked),
         }
-        None
     }
 
-    fn take(&self, mut config: Config) {
+    fn judge(&self, bytes: &[u8], asked: Asked) -> Result<(), Refused> {
+        const EMPTY: &str = "the file is empty; if the defaults are meant, write a comment into it";
+        let blank = bytes.iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0);
+        let text = std::str::from_utf8(bytes);
+        let text = text.map_err(|_| Refused::line(Reason::NotText, "the file is not UTF-8 text"))?;
+        let parsed = Config::parse(text, &self.file, &self.overrides);
         let running = self.sender.borrow().clone();
-        for key in config.keep_fixed(&running) {
+        match parsed {
+            Ok(config) if config == *running => Ok(()),
+            _ if blank => Err(Refused::line(Reason::Empty, EMPTY)),
+            Ok(config) => self.take(config, &running, asked),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take(&self, mut config: Config, running: &Config, asked: Asked) -> Result<(), Refused> {
+        let opens = config.opens(running);
+        if !opens.is_empty() && asked == Asked::ByItself {
+            return Err(Refused::new(Reason::Opens, opens));
+        }
+        let fixed = config.keep_fixed(running);
+        if config.exposes_the_api() {
+            let line = format!(
+                "it has no access rules, and the API listens on {}, which is not a loopback address, until the \
+                 next start; restart, or keep the [[access]] sections",
+                running.api.listen
+            );
+            return Err(Refused::line(Reason::Opens, &line));
+        }
+        for key in fixed {
             tracing::warn!(
                 key,
                 "the configuration changed a key that takes a restart; what was set at the start holds"
             );
         }
-        if config.exposes_the_api() {
-            let listen = running.api.listen;
-            tracing::error!(
-                %listen,
-                "configuration not reloaded: it has no access rules, and the API listens on an address that is \
-                 not a loopback one until the next start; restart, or keep the [[access]] sections"
-            );
-            return;
+        for what in opens {
+            tracing::warn!("the configuration opens what was closed, as SIGHUP asked: {what}");
         }
-        if config == *running {
-            return;
+        if config != *running {
+            tracing::info!(file = %self.file.display(), "configuration reloaded");
+            self.sender.send_replace(Arc::new(config));
         }
-        tracing::info!(file = %self.file.display(), "configuration reloaded");
-        self.sender.send_replace(Arc::new(config));
+        Ok(())
     }
 
-    fn refuse(&self, error: &ConfigError) {
-        let ConfigError::Invalid(problems) = error else { return };
-        for problem in problems {
-            tracing::error!(%problem, "configuration not reloaded; the one before it stays");
+    fn is_current(&mut self) {
+        self.metrics.current.set(1);
+        if self.said.take().is_some() {
+            self.supervisor.conditions().clear(Name::Configuration);
+            tracing::info!(file = %self.file.display(), "the configuration file is what runs again");
         }
+    }
+
+    /// Says once why the file is not taken, or each time that somebody asked.
+    fn refuse(&mut self, refused: Refused, asked: Asked) {
+        if self.said.as_ref() == Some(&refused) && asked == Asked::ByItself {
+            return;
+        }
+        let file = self.file.display();
+        let (reason, hint) = (refused.reason.word(), refused.reason.hint());
+        for line in &refused.lines {
+            tracing::error!(%file, reason, "configuration not reloaded; the one before it stays: {line}{hint}");
+        }
+        self.metrics.refused(refused.reason);
+        let what = refused.reason.shown();
+        let detail = format!("{file} {what}; the configuration before it stays, the log says why{hint}");
+        self.supervisor.conditions().raise(Name::Configuration, detail);
+        self.said = Some(refused);
     }
 }
 
@@ -196,96 +308,4 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    const VALID: &str = "[service.chat]\nservers = ['http://127.0.0.1:1']\n";
-
-    async fn next(receiver: &mut watch::Receiver<Arc<Config>>) -> Arc<Config> {
-        let changed = tokio::time::timeout(Duration::from_secs(20), receiver.changed()).await;
-        changed.expect("a change is seen in time").unwrap();
-        receiver.borrow_and_update().clone()
-    }
-
-    fn start(file: &Path) -> (watch::Receiver<Arc<Config>>, mpsc::Sender<()>) {
-        let config = Config::load(Some(file), &Overrides::default()).unwrap();
-        let (nudge, nudges) = mpsc::channel(1);
-        (follow(file.to_owned(), Overrides::default(), Arc::new(config), nudges), nudge)
-    }
-
-    #[tokio::test]
-    async fn a_valid_file_takes_over_and_an_invalid_one_does_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("a.toml");
-        std::fs::write(&file, "").unwrap();
-        let (mut configs, _nudge) = start(&file);
-        std::fs::write(&file, "[service.chat]\nservers = 1\n").unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert!(!configs.has_changed().unwrap());
-        let other = dir.path().join(".a.toml.tmp");
-        std::fs::write(&other, VALID).unwrap();
-        std::fs::rename(&other, &file).unwrap();
-        assert_eq!(next(&mut configs).await.services.len(), 1);
-    }
-
-    #[tokio::test]
-    async fn looking_is_no_reason_to_look_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("a.toml");
-        std::fs::write(&file, VALID).unwrap();
-        let (hint, mut hints) = mpsc::channel(1);
-        let config = Config::parse(VALID, &file, &Overrides::default()).unwrap();
-        let (sender, _configs) = watch::channel(Arc::new(config));
-        let mut follower =
-            Follower { file: file.clone(), overrides: Overrides::default(), sender, read: VALID.into() };
-        let _watcher = follower.watch(hint);
-        follower.look().await;
-        assert!(tokio::time::timeout(Duration::from_millis(300), hints.recv()).await.is_err());
-        std::fs::write(&file, "").unwrap();
-        assert!(tokio::time::timeout(Duration::from_secs(20), hints.recv()).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_swapped_link_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("a.toml");
-        std::fs::create_dir_all(dir.path().join("v1")).unwrap();
-        std::fs::create_dir_all(dir.path().join("v2")).unwrap();
-        std::fs::write(dir.path().join("v1/a.toml"), "").unwrap();
-        std::fs::write(dir.path().join("v2/a.toml"), VALID).unwrap();
-        std::os::unix::fs::symlink("v1", dir.path().join("..data")).unwrap();
-        std::os::unix::fs::symlink("..data/a.toml", &file).unwrap();
-        let (mut configs, _nudge) = start(&file);
-        std::os::unix::fs::symlink("v2", dir.path().join("..new")).unwrap();
-        std::fs::rename(dir.path().join("..new"), dir.path().join("..data")).unwrap();
-        assert_eq!(next(&mut configs).await.services.len(), 1);
-    }
-
-    #[test]
-    fn what_takes_a_restart_is_put_back_and_named() {
-        let parse = |text| Config::parse(text, Path::new("a.toml"), &Overrides::default()).unwrap();
-        let running = parse("");
-        let mut new = parse("[proxy]\nlisten = '127.0.0.1:1'\nfilters = ['stamp']\n[data]\ndir = 'x'\n");
-        assert_eq!(new.keep_fixed(&running), ["proxy.listen", "data"]);
-        assert_eq!(new.proxy.listen, running.proxy.listen);
-        assert_eq!(new.proxy.filters, ["stamp"]);
-        assert_eq!(new.keep_fixed(&running), [""; 0]);
-    }
-
-    #[tokio::test]
-    async fn a_public_api_keeps_its_rules() {
-        let rule = format!("[[access]]\ntoken_sha256 = '{}'\nactions = ['read']\n", "0".repeat(64));
-        let parse = |text: &str| Config::parse(text, Path::new("a.toml"), &Overrides::default()).unwrap();
-        let running = parse(&format!("api.listen = '0.0.0.0:1'\n{rule}"));
-        let (sender, receiver) = watch::channel(Arc::new(running));
-        let follower =
-            Follower { file: "a.toml".into(), overrides: Overrides::default(), sender, read: String::new() };
-        follower.take(parse(VALID));
-        assert!(!receiver.has_changed().unwrap());
-        follower.take(parse(&format!("{VALID}{rule}")));
-        assert!(receiver.has_changed().unwrap());
-        assert!(!receiver.borrow().access.is_open());
-    }
-}
+mod tests;
