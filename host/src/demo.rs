@@ -34,7 +34,7 @@ pub(crate) fn run(mut config: Config) -> anyhow::Result<ExitCode> {
         let stop = drain::asked_to_stop()?;
         let plugins = config.plugins.dir.clone();
         let gateway = Gateway::start(config, Source::default()).await?;
-        gateway.listeners().iter().for_each(|line| println!("{line}"));
+        gateway.listeners().iter().for_each(|line| say!("{line}"));
         let tour = Tour {
             proxy: gateway.proxy_address(),
             api: gateway.api_address(),
@@ -67,32 +67,29 @@ impl Tour {
 
     async fn register(&self, registrar: Option<&str>) -> anyhow::Result<()> {
         if registrar.is_none() {
-            println!("\n1. Two servers of one service, registered over the API:\n");
+            say!("\n1. Two servers of one service, registered over the API:\n");
         }
         let servers: Vec<Value> = self.servers.iter().map(Server::record).collect();
         let mut service = json!({ "servers": servers });
         if let Some(registrar) = registrar {
             service["registrar"] = registrar.into();
         }
-        println!(
-            "   curl -X PUT http://{}/v1/services/hello -H 'content-type: application/json' \\",
-            self.api
-        );
-        println!("     -d '{service}'");
+        say!("   curl -X PUT http://{}/v1/services/hello -H 'content-type: application/json' \\", self.api);
+        say!("     -d '{service}'");
         let reply = fetch(self.api, "PUT", "/v1/services/hello", &[JSON], &service.to_string()).await?;
         reply.must_be_ok()?;
         Ok(())
     }
 
     async fn stay(&self) -> anyhow::Result<()> {
-        println!("\n2. Clients are spread over the servers, and each stays where it was first sent:\n");
-        println!("   client   four messages");
+        say!("\n2. Clients are spread over the servers, and each stays where it was first sent:\n");
+        say!("   client   four messages");
         for client in ["ann", "bob", "cem", "dora", "eve"] {
             let mut answers = Vec::new();
             for _ in 0..4 {
                 answers.push(self.message(client, None).await?);
             }
-            println!("   {client:<8} {}", answers.join("  "));
+            say!("   {client:<8} {}", answers.join("  "));
         }
         Ok(())
     }
@@ -100,20 +97,20 @@ impl Tour {
     async fn add_registrar(&self, plugins: &std::path::Path) -> anyhow::Result<()> {
         let file = plugins.join("region.wasm");
         let size = REGISTRAR.len() >> 10;
-        println!(
+        say!(
             "\n3. A registrar decides where new clients go. It is a file, dropped while the gateway runs:\n"
         );
-        println!("   {} ({size} KiB, from examples/region-registrar)", file.display());
+        say!("   {} ({size} KiB, from examples/region-registrar)", file.display());
         std::fs::write(&file, REGISTRAR)?;
         self.loaded("region").await?;
         self.register(Some("region")).await?;
-        println!("\n   client   region   four messages");
+        say!("\n   client   region   four messages");
         for (client, region) in [("fay", "eu"), ("gus", "us"), ("hal", "eu"), ("ida", "us")] {
             let mut answers = Vec::new();
             for _ in 0..4 {
                 answers.push(self.message(client, Some(region)).await?);
             }
-            println!("   {client:<8} {region:<8} {}", answers.join("  "));
+            say!("   {client:<8} {region:<8} {}", answers.join("  "));
         }
         Ok(())
     }
@@ -131,27 +128,27 @@ impl Tour {
     }
 
     async fn explain(&self) -> anyhow::Result<()> {
-        println!("\n4. Every decision can be explained, by the code that makes it:\n");
+        say!("\n4. Every decision can be explained, by the code that makes it:\n");
         for (client, header) in [("fay", ""), ("someone-new", "&header=region:us")] {
             let path = format!("/v1/explain?service=hello&client={client}{header}");
-            println!("   curl 'http://{}{path}'", self.api);
+            say!("   curl 'http://{}{path}'", self.api);
             let explained = fetch(self.api, "GET", &path, &[], "").await?.json()?;
             for line in explained["trace"].as_array().into_iter().flatten() {
                 let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-                println!("     {:<11} {}", text("step"), text("outcome"));
+                say!("     {:<11} {}", text("step"), text("outcome"));
             }
-            println!("     → {}", explained["server"].as_str().unwrap_or("nowhere"));
+            say!("     → {}", explained["server"].as_str().unwrap_or("nowhere"));
         }
         Ok(())
     }
 
     fn invite(&self) {
         let (proxy, api) = (self.proxy, self.api);
-        println!("\n5. The gateway stays up, with two messages a second. Try:\n");
-        println!("   curl http://{proxy}/hello/ -H 'message-flow-client: you' -H 'region: eu'");
-        println!("   curl http://{api}/v1/clients/you");
-        println!("   curl http://{api}/v1/plugins");
-        println!("   curl http://{api}/metrics\n\n   Ctrl-C ends it.");
+        say!("\n5. The gateway stays up, with two messages a second. Try:\n");
+        say!("   curl http://{proxy}/hello/ -H 'message-flow-client: you' -H 'region: eu'");
+        say!("   curl http://{api}/v1/clients/you");
+        say!("   curl http://{api}/v1/plugins");
+        say!("   curl http://{api}/metrics\n\n   Ctrl-C ends it.");
     }
 
     async fn idle(&self) -> anyhow::Result<()> {

@@ -109,31 +109,49 @@ impl Discovery {
             tasks: Mutex::default(),
             table: Arc::clone(&table),
         });
-        let mut tasks = discovery.tasks.lock();
-        tasks.spawn(writer::write(table, waiting, metrics));
-        tasks.spawn(keeper::keep(Arc::clone(&discovery), view));
+        let waiting = Arc::new(tokio::sync::Mutex::new(waiting));
+        discovery.keep("discovery-writer", move |discovery| {
+            writer::write(Arc::clone(&discovery.table), Arc::clone(&waiting), metrics.clone())
+        });
+        let mut first = Some(view);
+        discovery.keep("discovery-keeper", move |discovery| {
+            let view = first.take().unwrap_or_else(|| discovery.table.view());
+            keeper::keep(discovery, view)
+        });
         if let Some(memory) = memory {
-            tasks.spawn(memory::follow(Arc::clone(&discovery), memory));
+            discovery.keep("discovery-memory", move |discovery| memory::follow(discovery, memory.clone()));
         }
-        drop(tasks);
         discovery
+    }
+
+    /// Runs a task until this stops, again if it ends.
+    fn keep<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        name: &'static str,
+        mut start: impl FnMut(Arc<Self>) -> F + Send + 'static,
+    ) {
+        let discovery = Arc::clone(self);
+        let task = self.table.tasks().clone().keep(name, move || start(Arc::clone(&discovery)));
+        self.tasks.lock().spawn(task);
     }
 
     /// Follows the drains of servers, now that there is somebody to ask what is on its way to them.
     pub fn follow_drains(self: &Arc<Self>, traffic: Arc<dyn Traffic>) {
-        self.tasks.lock().spawn(drains::follow(Arc::clone(self), traffic));
+        self.keep("discovery-drains", move |discovery| drains::follow(discovery, Arc::clone(&traffic)));
     }
 
     /// Follows which servers fail their active checks: these are not there for those who need them.
     pub fn follow_checks(
         self: &Arc<Self>,
-        mut failing: watch::Receiver<Arc<HashMap<ServiceId, BTreeSet<Arc<str>>>>>,
+        failing: watch::Receiver<Arc<HashMap<ServiceId, BTreeSet<Arc<str>>>>>,
     ) {
-        let discovery = Arc::clone(self);
-        failing.mark_changed();
-        self.tasks.lock().spawn(async move {
-            while failing.changed().await.is_ok() {
-                discovery.failing.send_replace(Arc::clone(&failing.borrow_and_update()));
+        self.keep("discovery-checks", move |discovery| {
+            let mut failing = failing.clone();
+            failing.mark_changed();
+            async move {
+                while failing.changed().await.is_ok() {
+                    discovery.failing.send_replace(Arc::clone(&failing.borrow_and_update()));
+                }
             }
         });
     }

@@ -13,12 +13,13 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Mutex, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 
 use crate::{
     api,
+    condition::Conditions,
     config::{Config, Overrides, reload},
     discovery::{self, Discovery},
     drain::{self, Drained, Trigger},
@@ -26,6 +27,7 @@ use crate::{
     plugin::{self, Plugins, table::TablePlugin},
     proxy::{self, Planner, Proxy},
     release,
+    supervise::Supervisor,
     table::{Clock, Table, adapter::Revision},
     telemetry, upstream, webhook,
 };
@@ -47,6 +49,7 @@ pub struct Source {
 
 /// A gateway that runs.
 pub struct Gateway {
+    supervisor: Supervisor,
     config: watch::Receiver<Arc<Config>>,
     reload: mpsc::Sender<()>,
     proxy: Proxy,
@@ -71,10 +74,11 @@ impl Gateway {
         let api_listener = api::Listener::bind(&config.api, shares.api).await?;
         let api_address = api_listener.address()?;
         let registry = telemetry::registry();
-        let plugins = start_plugins(&config, &registry).await?;
+        let supervisor = supervisor(&registry)?;
+        let plugins = start_plugins(&config, &registry, &supervisor).await?;
         plugins.prepare_scripts();
         let router = config.router.id.clone().map_or_else(|| data.router_id(), Ok)?;
-        let options = mapping::table_options(&config, &router, api_address);
+        let options = mapping::table_options(&config, &router, api_address, &supervisor);
         let adapter = TablePlugin::new(Arc::clone(&plugins), &config.table.adapter);
         let table = Table::start(Arc::new(adapter), options).await;
         table.stats().register(&registry)?;
@@ -85,11 +89,12 @@ impl Gateway {
         let discovery = Discovery::start(Arc::clone(&table), options, metrics, Some(memory));
         let routing = Routing::new(&config, router.clone(), &registry, &table, (&plugins, &discovery))?;
         let webhooks = webhook::Metrics::new(&registry)?;
+        let reloads = reload::Metrics::new(&registry)?;
         let listener = ListenerOptions { max_connections: shares.clients, ..listener };
         let proxy = Proxy::start(listener, routing.parts.clone())?;
         let (drain, holder) = drain::drain();
         let (leave, leaving) = drain::drain();
-        let (reload, config) = follow(config, source);
+        let (reload, config) = follow(config, source, (reloads, supervisor.clone()));
         let routes = Arc::new(Router::new(routing.parts.clone(), routing.compiled.subscribe()));
         discovery.follow_drains(Arc::clone(&routes) as Arc<dyn discovery::Traffic>);
         discovery.follow_checks(routing.parts.endpoints.failing());
@@ -104,10 +109,6 @@ impl Gateway {
             leaving,
             watchers: Arc::new(Semaphore::new(config.borrow().api.limits.watchers)),
         };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(api::serve(api_listener, state));
-        tasks.spawn(routing.follow(config.clone()));
-        tasks.spawn(release::guard::watch(Arc::clone(&table), routes, Clock::System));
         let sources = webhook::Sources {
             config: config.clone(),
             table: Arc::clone(&table),
@@ -115,8 +116,11 @@ impl Gateway {
             router,
             clock: Clock::System,
         };
-        tasks.spawn(webhook::follow(sources, webhooks));
+        let tasks =
+            Tasks { api: (Arc::new(api_listener), state), routing, routes, webhooks: (sources, webhooks) };
+        let tasks = tasks.spawn(&supervisor);
         Ok(Self {
+            supervisor,
             config,
             reload,
             proxy,
@@ -160,6 +164,7 @@ impl Gateway {
     /// deadline `[proxy.timeouts] drain` is cut off.
     pub async fn drain(mut self) {
         let grace = self.config.borrow().proxy.timeouts.drain;
+        self.supervisor.stopping();
         tracing::info!(connections = self.proxy.open_connections(), ?grace, "draining");
         self.leave.start();
         self.proxy.drain(grace).await;
@@ -174,25 +179,76 @@ impl Gateway {
     }
 }
 
+fn supervisor(registry: &prometheus::Registry) -> prometheus::Result<Supervisor> {
+    let conditions = Conditions::default();
+    conditions.register(registry)?;
+    let supervisor = Supervisor::new(conditions);
+    supervisor.register(registry)?;
+    Ok(supervisor)
+}
+
+/// What runs besides the proxy, for as long as the gateway.
+struct Tasks {
+    api: (Arc<api::Listener>, api::State),
+    routing: Routing,
+    routes: Arc<Router>,
+    webhooks: (webhook::Sources, webhook::Metrics),
+}
+
+impl Tasks {
+    fn spawn(self, supervisor: &Supervisor) -> JoinSet<()> {
+        let Self { api, routing, routes, webhooks } = self;
+        let (config, table) = (api.1.config.clone(), Arc::clone(&api.1.table));
+        let routing = Arc::new(Mutex::new(routing));
+        let mut tasks = JoinSet::new();
+        let (listener, state) = api;
+        let serve = move || api::serve(Arc::clone(&listener), state.clone());
+        tasks.spawn(supervisor.clone().keep("api", serve));
+        let follow = move || {
+            let (routing, config) = (Arc::clone(&routing), config.clone());
+            async move { routing.lock().await.follow(config).await }
+        };
+        tasks.spawn(supervisor.clone().keep("routing", follow));
+        let guard = move || {
+            let routes = Arc::clone(&routes) as Arc<dyn release::guard::Counts>;
+            release::guard::watch(Arc::clone(&table), routes, Clock::System)
+        };
+        tasks.spawn(supervisor.clone().keep("release-guard", guard));
+        let (sources, metrics) = webhooks;
+        let tell = move || webhook::follow(sources.clone(), metrics.clone());
+        tasks.spawn(supervisor.clone().keep("webhooks", tell));
+        tasks
+    }
+}
+
 /// Loading plugins blocks, so it is done beside the runtime.
-async fn start_plugins(config: &Config, registry: &prometheus::Registry) -> anyhow::Result<Arc<Plugins>> {
+async fn start_plugins(
+    config: &Config,
+    registry: &prometheus::Registry,
+    supervisor: &Supervisor,
+) -> anyhow::Result<Arc<Plugins>> {
     let options = plugin::Options {
         directory: config.plugins.dir.clone(),
         data: config.data.dir.clone(),
         interval: config.plugins.interval,
         settings: mapping::plugin_settings(config),
         runtime: tokio::runtime::Handle::current(),
+        tasks: supervisor.clone(),
     };
     let registry = registry.clone();
     let started = tokio::task::spawn_blocking(move || Plugins::start(options, &registry)).await?;
     Ok(Arc::new(started.context("the plugin host does not start")?))
 }
 
-fn follow(config: Config, source: Source) -> (mpsc::Sender<()>, watch::Receiver<Arc<Config>>) {
+fn follow(
+    config: Config,
+    source: Source,
+    told: (reload::Metrics, Supervisor),
+) -> (mpsc::Sender<()>, watch::Receiver<Arc<Config>>) {
     let (nudge, nudges) = mpsc::channel(1);
     let config = Arc::new(config);
     match source.file {
-        Some(file) => (nudge, reload::follow(file, source.overrides, config, nudges)),
+        Some(file) => (nudge, reload::follow((file, source.overrides), config, nudges, told)),
         None => (nudge, watch::channel(config).1),
     }
 }
@@ -227,7 +283,8 @@ impl Routing {
         let planner = Planner::new(compiler, Arc::new(settings));
         let plan = Arc::clone(planner.current());
         let assignments = Arc::clone(table.assignments());
-        let parts = proxy::Parts { plan, assignments, endpoints, metrics };
+        let tasks = table.tasks().clone();
+        let parts = proxy::Parts { plan, assignments, endpoints, metrics, tasks };
         let routing = Self {
             parts,
             planner,
@@ -238,6 +295,7 @@ impl Routing {
             plugins: Arc::clone(plugins),
             discovery: Arc::clone(discovery),
         };
+        routing.table.assignments().limit(mapping::new_clients(config));
         routing.compile(routing.settings(config));
         Ok(routing)
     }
@@ -254,7 +312,7 @@ impl Routing {
     }
 
     /// Compiles a new plan whenever something changes that it is made of.
-    async fn follow(mut self, mut config: watch::Receiver<Arc<Config>>) {
+    async fn follow(&mut self, mut config: watch::Receiver<Arc<Config>>) {
         let (mut views, mut plugins) = (self.table.subscribe(), self.plugins.subscribe());
         let mut running = Arc::clone(&config.borrow_and_update());
         let mut settings = self.settings(&running);
@@ -281,6 +339,7 @@ impl Routing {
             self.plugins.configure(settings);
         }
         self.discovery.configure(mapping::discovery_options(&new.discovery));
+        self.table.assignments().limit(mapping::new_clients(new));
         if new.services != running.services {
             self.table.set_overlay(new.services.clone());
         }

@@ -39,6 +39,7 @@
 //! | [`plugin`] | components: loading, limits, grants, calling; the only module that names wasmtime |
 //! | [`workbench`] | the plugin author's tools: check, test, bench, conformance |
 //! | [`drain`], [`telemetry`] | ending well; log and metrics |
+//! | [`condition`], [`supervise`] | what is wrong while messages are served; tasks that must not end |
 //! | [`units`], [`fields`], [`authority`] | durations and sizes; header fields that are lists; `host:port` |
 //! | [`forbidden`], [`pace`] | addresses that are never dialled; log lines that would repeat |
 //! | [`text`] | texts of others, as logs and errors show them |
@@ -47,8 +48,9 @@
 //! plugin`; `discovery → table`; `proxy → resolve, table,
 //! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
 //! nothing else; `listener → http1, http2`, `upstream → http1, http2`, `http2 → http1`; [`token`],
-//! [`http1`], `grpc`, [`units`], [`fields`], [`authority`], [`forbidden`], [`pace`] and [`text`] know nobody, and
-//! [`table`] only such leaves. A test holds this.
+//! [`http1`], `grpc`, [`units`], [`fields`], [`authority`], [`forbidden`], [`pace`], [`text`] and
+//! [`condition`] know nobody, and [`table`] only such leaves; whatever has tasks knows [`supervise`]. A
+//! test holds this.
 //!
 //! # What always holds
 //!
@@ -78,6 +80,7 @@
 pub mod api;
 pub mod auth;
 pub mod authority;
+pub mod condition;
 pub mod config;
 pub mod discovery;
 pub mod drain;
@@ -93,6 +96,7 @@ pub mod plugin;
 pub mod proxy;
 pub mod release;
 pub mod resolve;
+pub mod supervise;
 pub mod table;
 pub mod telemetry;
 pub mod text;

@@ -29,6 +29,7 @@ use http::{HeaderValue, Request, Response};
 use http_body::Body;
 
 pub use crate::http1::BoxError;
+use crate::supervise::Supervisor;
 pub use incoming::{Incoming, OnUpgrade};
 pub use options::{ListenerOptions, TlsFiles};
 pub use refuse::Unserved;
@@ -52,13 +53,18 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Response<Self::Body>, BoxError>> + Send + 'static;
 
     /// Told when a phase of a connection, rather than of a message, took too long.
-    fn overdue(&self, _phase: Phase) {}
+    fn overdue(&self, _phase: Phase, _peer: SocketAddr) {}
 
     /// Told when a connection or a head is refused.
-    fn unserved(&self, _why: Unserved) {}
+    fn unserved(&self, _why: Unserved, _peer: Option<SocketAddr>) {}
 
     /// Called a few times a second on the worker.
     fn tick(&self, _now: u64) {}
+
+    /// Under which the worker's own tasks run.
+    fn supervisor(&self) -> Supervisor {
+        Supervisor::default()
+    }
 }
 
 /// What is known of the connection on which a request came.

@@ -1,5 +1,13 @@
 //! `message-flow`: arguments → configuration → gateway → drain.
 
+/// A line on standard output. Whoever reads it may have stopped, which is no reason to panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod arguments;
 mod demo;
 mod plugin_tools;
@@ -13,6 +21,7 @@ use message_flow::{
     auth::{self, TokenHash},
     config::Config,
     gateway::{self, Source},
+    telemetry,
 };
 
 #[global_allocator]
@@ -45,8 +54,8 @@ fn main() -> ExitCode {
 
 fn token() -> ExitCode {
     let token = auth::new_token();
-    println!("token         {token}");
-    println!("token_sha256  {}", TokenHash::of(&token));
+    say!("token         {token}");
+    say!("token_sha256  {}", TokenHash::of(&token));
     ExitCode::SUCCESS
 }
 
@@ -55,7 +64,7 @@ fn with_configuration(command: &Command, arguments: &Arguments) -> ExitCode {
     let config = match Config::load(options.config.as_deref(), &options.overrides()) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("{:#}", anyhow::Error::from(error));
+            telemetry::complain(format!("{:#}", anyhow::Error::from(error)));
             return ExitCode::from(INVALID);
         }
     };
@@ -66,22 +75,25 @@ fn with_configuration(command: &Command, arguments: &Arguments) -> ExitCode {
         Command::Plugin { command } => plugin_tools::run(command, &config),
         _ => run::run(config, source).map(|()| ExitCode::SUCCESS),
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("message-flow: {error:#}");
+    let code = done.unwrap_or_else(|error| {
+        telemetry::complain(format!("message-flow: {error:#}"));
         ExitCode::FAILURE
-    })
+    });
+    telemetry::flush();
+    code
 }
 
 /// Loads every plugin without running a gateway.
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let found = control()?.block_on(gateway::check::check(config))?;
-    for problem in &found.problems {
-        eprintln!("{problem}");
-    }
     if !found.problems.is_empty() {
+        telemetry::complain(found.problems.join("\n"));
         return Ok(ExitCode::from(INVALID));
     }
-    println!("the configuration is valid; plugins: {}", found.plugins.join(", "));
+    for warning in config.warnings() {
+        say!("warning: {warning}");
+    }
+    say!("the configuration is valid; plugins: {}", found.plugins.join(", "));
     Ok(ExitCode::SUCCESS)
 }
 

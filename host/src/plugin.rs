@@ -89,6 +89,8 @@ pub struct Options {
     pub settings: BTreeMap<String, Settings>,
     /// Where background tasks of capabilities live.
     pub runtime: tokio::runtime::Handle,
+    /// Under which the directory is followed.
+    pub tasks: crate::supervise::Supervisor,
 }
 
 /// The plugin host.
@@ -132,11 +134,11 @@ impl Plugins {
             next_number: 1,
             switched: Vec::new(),
         };
-        let (ready, started) = mpsc::sync_channel(1);
+        let (tasks, (ready, started)) = (options.tasks, mpsc::sync_channel(1));
         let thread = std::thread::Builder::new().name("plugins".into()).spawn(move || {
             reconciler.reconcile();
             let _ = ready.send(());
-            reconciler.run(&receiver);
+            tasks.keep_thread("plugins", || reconciler.run(&receiver));
         })?;
         started.recv()?;
         Ok(Self { published, wakes, loader, thread: Some(thread) })

@@ -32,17 +32,17 @@ pub(crate) fn run(command: &PluginCommand, config: &Config) -> anyhow::Result<Ex
         }
     });
     Ok(done.unwrap_or_else(|error| {
-        eprintln!("{error:#}");
+        message_flow::telemetry::complain(format!("{error:#}"));
         ExitCode::from(INVALID)
     }))
 }
 
 fn create(project: &Project) -> anyhow::Result<ExitCode> {
     project.write(Path::new("."))?;
-    println!("{}. Build it, test it, and drop it where the gateway looks:\n", project.what());
-    println!("    {}", project.build());
-    println!("    message-flow plugin test {}", project.built());
-    println!("    cp {} plugins/", project.built());
+    say!("{}. Build it, test it, and drop it where the gateway looks:\n", project.what());
+    say!("    {}", project.build());
+    say!("    message-flow plugin test {}", project.built());
+    say!("    cp {} plugins/", project.built());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -63,7 +63,7 @@ fn open(file: &Path, config: &Config) -> anyhow::Result<Opened> {
 async fn check_file(file: &Path, config: &Config) -> anyhow::Result<ExitCode> {
     let opened = open(file, config)?;
     let report = check::check(&opened.solo, &opened.settings).await?;
-    print!("{report}");
+    say!("{}", report.to_string().trim_end());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,7 +81,7 @@ async fn test(path: &Path, conformance: bool, config: &Config) -> anyhow::Result
     if conformance && !is_table {
         return Err(WorkbenchError::NoTable(solo.name().to_owned()).into());
     }
-    println!("{}: {} scenarios", target.file.display(), target.scenarios.len());
+    say!("{}: {} scenarios", target.file.display(), target.scenarios.len());
     let outcomes = tests::run(solo, &settings, &target.scenarios, tell).await?;
     let mut failed = outcomes.iter().filter(|outcome| !outcome.wrong.is_empty()).count();
     let mut passed = outcomes.len() - failed;
@@ -89,25 +89,25 @@ async fn test(path: &Path, conformance: bool, config: &Config) -> anyhow::Result
         let (kept, broken) = conform(solo, settings).await?;
         (passed, failed) = (passed + kept, failed + broken);
     }
-    println!("\n{passed} passed, {failed} failed");
+    say!("\n{passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn tell(outcome: &tests::Outcome) {
     let verdict = if outcome.wrong.is_empty() { "ok  " } else { "FAIL" };
-    println!("{verdict}  {} ({:.1?})", outcome.name, outcome.took);
-    outcome.wrong.iter().for_each(|wrong| println!("      {wrong}"));
+    say!("{verdict}  {} ({:.1?})", outcome.name, outcome.took);
+    outcome.wrong.iter().for_each(|wrong| say!("      {wrong}"));
 }
 
 async fn conform(solo: &Solo, settings: Settings) -> anyhow::Result<(usize, usize)> {
-    println!("what every routing-table adapter promises:");
+    say!("what every routing-table adapter promises:");
     let build = solo.load(settings).await?;
     let mut promises = 0;
     let broken = conformance::run(Arc::new(TablePlugin::of(build)), |promise, held| {
         promises += 1;
         match held {
-            Ok(()) => println!("ok    {promise}"),
-            Err(why) => println!("FAIL  {promise}\n      {why}"),
+            Ok(()) => say!("ok    {promise}"),
+            Err(why) => say!("FAIL  {promise}\n      {why}"),
         }
     });
     let broken = broken.await;
@@ -119,6 +119,6 @@ async fn measure(path: &Path, time: Duration, config: &Config) -> anyhow::Result
     let opened = open(&target.file, config)?;
     let effort = bench::Effort { time, instances: INSTANCES };
     let costs = bench::bench(&opened.solo, &opened.settings, &target.scenarios, effort).await?;
-    print!("{costs}");
+    say!("{}", costs.to_string().trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -20,6 +20,7 @@ mod head;
 mod health;
 mod identify;
 mod reply;
+mod report;
 mod route;
 mod routes;
 mod sources;
@@ -48,6 +49,7 @@ use crate::{
         Unserved, Watch,
     },
     resolve::{Explanation, Question},
+    supervise::Supervisor,
     table::Assignments,
     token,
     upstream::{Endpoints, Pools, whole::Room},
@@ -71,6 +73,8 @@ pub struct Parts {
     pub endpoints: Arc<Endpoints>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Under which the workers' own tasks run.
+    pub tasks: Supervisor,
 }
 
 /// A proxy that runs.
@@ -128,16 +132,17 @@ struct Worker {
     room: Room,
     /// Milliseconds since the Unix epoch, as of the last tick.
     unix: AtomicU64,
+    tasks: Supervisor,
 }
 
 impl Worker {
     fn new(parts: Parts) -> Self {
-        let Parts { plan, assignments, endpoints, metrics } = parts;
+        let Parts { plan, assignments, endpoints, metrics, tasks } = parts;
         let pools = Pools::new(&endpoints);
         let unix = AtomicU64::new(unix_now());
         let (budget, tokens) = (forward::Budget::default(), token::Cache::default());
         let room = Room::new(gather::ROOM);
-        Self { plan, assignments, endpoints, metrics, pools, budget, tokens, room, unix }
+        Self { plan, assignments, endpoints, metrics, pools, budget, tokens, room, unix, tasks }
     }
 
     fn now(&self) -> u64 {
@@ -162,16 +167,26 @@ impl Handler for Worker {
         exchange::answer(self, connection, watch, request)
     }
 
-    fn overdue(&self, phase: Phase) {
+    fn overdue(&self, phase: Phase, peer: SocketAddr) {
         self.metrics.overdue(phase);
+        if phase == Phase::RequestHead {
+            self.metrics.reports.unserved("head-timeout", peer);
+        }
     }
 
-    fn unserved(&self, why: Unserved) {
+    fn unserved(&self, why: Unserved, peer: Option<SocketAddr>) {
         self.metrics.unserved(why);
+        if let Some(peer) = peer {
+            self.metrics.reports.unserved(why.name(), peer);
+        }
     }
 
     fn tick(&self, now: u64) {
         self.unix.store(unix_now(), Relaxed);
         self.pools.tick(now);
+    }
+
+    fn supervisor(&self) -> Supervisor {
+        self.tasks.clone()
     }
 }

@@ -1,6 +1,6 @@
 //! `message-flow run`: a gateway until it is told to stop.
 
-use std::{io::Write, time::Duration};
+use std::time::Duration;
 
 use message_flow::{
     config::Config,
@@ -26,22 +26,13 @@ pub(crate) fn run(config: Config, source: Source) -> anyhow::Result<()> {
         let hangup = signal(SignalKind::hangup())?;
         let gateway = Gateway::start(config, source).await?;
         reload_on(hangup, gateway.reload_handle());
-        say(&gateway.listeners());
+        telemetry::say(gateway.listeners().join("\n"));
         stop.await;
         gateway.drain().await;
         anyhow::Ok(())
     })?;
     runtime.shutdown_timeout(END);
     Ok(())
-}
-
-/// Nobody may be reading; that is no reason not to run.
-fn say(lines: &[String]) {
-    let mut out = std::io::stdout().lock();
-    for line in lines {
-        let _ = writeln!(out, "{line}");
-    }
-    let _ = out.flush();
 }
 
 fn reload_on(mut hangup: Signal, reload: mpsc::Sender<()>) {

@@ -36,8 +36,15 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{condition::Name, supervise::Supervisor};
 
 use adapter::{Change, ClientRecord, Entry, Revision};
 use following::Next;
@@ -75,6 +82,8 @@ pub struct Options {
     pub sweep: Duration,
     /// The time of day.
     pub clock: Clock,
+    /// Under which its tasks run.
+    pub tasks: Supervisor,
 }
 
 impl Options {
@@ -90,6 +99,7 @@ impl Options {
             grace: Duration::from_secs(10),
             sweep: Duration::from_secs(30),
             clock: Clock::System,
+            tasks: Supervisor::default(),
         }
     }
 }
@@ -118,19 +128,15 @@ impl Table {
         let (assignments, due) =
             Assignments::new(Arc::clone(&adapter), Arc::clone(&numbers), Arc::clone(&stats), &options);
         let saved = options.dir.clone().map(|dir| Saved { dir, adapter: options.adapter.clone() });
-        let shared = Arc::new(Shared::new(adapter, options, numbers, stats, Arc::clone(&assignments)));
+        let shared = Arc::new(Shared::new(adapter, options, numbers, stats, assignments));
         let next = shared.begin(saved.as_ref()).await;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(following::follow(Arc::clone(&shared), next));
-        tasks.spawn(announcing::announce(Arc::clone(&shared)));
-        tasks.spawn(sweeping::sweep(Arc::clone(&shared)));
-        tasks.spawn(assignments::renew(assignments, due));
-        if let Some(saved) = saved.clone() {
-            let mut views = shared.views.subscribe();
-            views.mark_changed();
-            tasks.spawn(saved::follow(saved, views, Arc::clone(&shared.stats)));
-        }
+        let tasks = spawn(&shared, next, due, saved.as_ref());
         Arc::new(Self { shared, saved, tasks: Mutex::new(tasks) })
+    }
+
+    /// Under which its tasks run, and what follows it may.
+    pub fn tasks(&self) -> &Supervisor {
+        &self.shared.options.tasks
     }
 
     /// The latest view.
@@ -207,8 +213,8 @@ impl Table {
         let mut revision = shared.view().revision;
         for batch in shared.batches(changes) {
             let written = shared.adapter.write(batch, expect).await;
-            revision = written.inspect_err(|_| shared.stats.table_errors.inc())?;
-            shared.stats.table_writes.inc();
+            shared.note(&written);
+            revision = written?;
             shared.poke.notify_one();
         }
         let mut views = shared.views.subscribe();
@@ -247,6 +253,42 @@ impl Table {
     }
 }
 
+fn spawn(
+    shared: &Arc<Shared>,
+    next: Next,
+    due: mpsc::Receiver<assignments::Renewal>,
+    saved: Option<&Saved>,
+) -> JoinSet<()> {
+    let supervisor = &shared.options.tasks;
+    let keep = |name, start: fn(Arc<Shared>) -> BoxFuture<'static, ()>| {
+        let shared = Arc::clone(shared);
+        supervisor.clone().keep(name, move || start(Arc::clone(&shared)))
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn({
+        let (shared, mut next) = (Arc::clone(shared), Some(next));
+        let follow = move || following::follow(Arc::clone(&shared), next.take().unwrap_or(Next::Snapshot));
+        supervisor.clone().keep("table-following", follow)
+    });
+    tasks.spawn(keep("table-announcing", |shared| Box::pin(announcing::announce(shared))));
+    tasks.spawn(keep("table-sweeping", |shared| Box::pin(sweeping::sweep(shared))));
+    tasks.spawn({
+        let (assignments, due) = (Arc::clone(&shared.assignments), Arc::new(tokio::sync::Mutex::new(due)));
+        let renew = move || assignments::renew(Arc::clone(&assignments), Arc::clone(&due));
+        supervisor.clone().keep("table-renewing", renew)
+    });
+    if let Some(saved) = saved.cloned() {
+        let shared = Arc::clone(shared);
+        let save = move || {
+            let mut views = shared.views.subscribe();
+            views.mark_changed();
+            saved::follow(saved.clone(), views, Arc::clone(&shared.stats))
+        };
+        tasks.spawn(supervisor.clone().keep("table-saving", save));
+    }
+    tasks
+}
+
 impl Shared {
     /// The first view: what the table holds, else what was saved.
     async fn begin(&self, saved: Option<&Saved>) -> Next {
@@ -272,7 +314,32 @@ impl Shared {
         self.resync(entries, revision);
         let since = self.options.clock.now();
         self.status.send_replace(Status::Stale { since, error: error.to_string() });
+        self.options.tasks.conditions().raise(Name::TableStale, error.to_string());
         tracing::warn!(%error, revision, "the routing table cannot be read: starting with the last known view");
+    }
+
+    /// Takes note of what came of a write.
+    fn note(&self, written: &Result<Revision, TableError>) {
+        let (stats, conditions) = (&self.stats, self.options.tasks.conditions());
+        match written {
+            Ok(_) => {
+                stats.table_writes.inc();
+                stats.table_full.set(0);
+                if conditions.clear(Name::TableFull) {
+                    tracing::info!("the routing table takes writes again");
+                }
+            }
+            Err(TableError::Refused(why)) => {
+                stats.table_errors.inc();
+                stats.table_refused.inc();
+                if stats.table_full.get() == 0 {
+                    tracing::error!("the routing table refuses writes: {why}");
+                }
+                stats.table_full.set(1);
+                conditions.raise(Name::TableFull, format!("the routing table refuses writes: {why}"));
+            }
+            Err(_) => stats.table_errors.inc(),
+        }
     }
 
     /// As many changes at a time as can be written. To each batch with deletions the mark is added

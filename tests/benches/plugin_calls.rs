@@ -152,6 +152,7 @@ impl Bench {
             interval: Duration::from_secs(3600),
             settings: BTreeMap::new(),
             runtime: self.runtime.handle().clone(),
+            tasks: message_flow::supervise::Supervisor::default(),
         };
         let plugins = Plugins::start(options, &prometheus::Registry::new()).expect("the plugin host starts");
         let served = || plugins.current().by_name.get("saved").map(|generation| generation.number());

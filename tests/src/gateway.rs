@@ -46,12 +46,19 @@ pub struct Setup {
     api: Option<String>,
     binary: Option<PathBuf>,
     core: Option<usize>,
+    stderr: Option<Stdio>,
 }
 
 impl Setup {
     /// Another binary than that of the dev profile.
     pub fn binary(mut self, path: &Path) -> Self {
         self.binary = Some(path.to_owned());
+        self
+    }
+
+    /// With its standard error there; then [`Gateway::log`] has nothing of it.
+    pub fn stderr(mut self, to: impl Into<Stdio>) -> Self {
+        self.stderr = Some(to.into());
         self
     }
 
@@ -105,16 +112,21 @@ impl Setup {
     ///
     /// # Errors
     /// It ended, or did not say where it listens: all that it said.
-    pub async fn try_start(self) -> Result<Gateway, String> {
+    pub async fn try_start(mut self) -> Result<Gateway, String> {
         let (directory, mut command) = self.command();
         command.args(&self.arguments);
+        if let Some(stderr) = self.stderr.take() {
+            command.stderr(stderr);
+        }
         let mut child = command.spawn().expect("start the gateway");
         let log = Arc::new(Mutex::new(String::new()));
         let (proxy_said, proxy) = oneshot::channel();
         let (api_said, api) = oneshot::channel();
         let watched = vec![("proxy listening on ", proxy_said), ("api listening on ", api_said)];
         tokio::spawn(keep(child.stdout.take().expect("piped"), log.clone(), watched));
-        tokio::spawn(keep(child.stderr.take().expect("piped"), log.clone(), vec![]));
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(keep(stderr, log.clone(), vec![]));
+        }
         let said = || log.lock().expect("never poisoned").clone();
         let up = async { Some((proxy.await.ok()?, api.await.ok()?)) };
         let (proxy, api) = match tokio::time::timeout(PATIENCE, up).await {

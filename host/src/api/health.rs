@@ -7,7 +7,7 @@ use super::{
     State,
     problem::{Kind, Problem},
 };
-use crate::{table::Status, units::utc};
+use crate::{condition::Name, table::Status, telemetry, units::utc};
 
 /// The process runs.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -26,6 +26,19 @@ pub(super) async fn live() -> Json<Live> {
 pub(super) struct Ready {
     status: &'static str,
     table: TableHealth,
+    /// What an operator should know of although messages are served; mostly empty.
+    conditions: Vec<ShownCondition>,
+}
+
+/// Something that is wrong while messages are served.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ShownCondition {
+    /// `configuration`, `table-stale`, `table-records`, `table-full`, `tasks` or `log`; more may come.
+    name: &'static str,
+    /// Since when, RFC 3339; of `log` the latest time.
+    since: String,
+    /// In words.
+    detail: String,
 }
 
 /// How well the router's view agrees with the routing table.
@@ -56,6 +69,7 @@ pub(super) async fn ready(Shared(state): Shared<State>) -> Result<Json<Ready>, P
     }
     let revision = state.table.view().revision;
     let status = state.table.status().borrow().clone();
+    let conditions = conditions(&state);
     let table = match status {
         Status::Starting(error) => return Err(starting(error)),
         Status::Current => TableHealth { state: "current", revision, since: None, error: None },
@@ -63,8 +77,24 @@ pub(super) async fn ready(Shared(state): Shared<State>) -> Result<Json<Ready>, P
             TableHealth { state: "stale", revision, since: Some(utc(since)), error: Some(error) }
         }
     };
-    Ok(Json(Ready { status: "ready", table }))
+    Ok(Json(Ready { status: "ready", table, conditions }))
 }
+
+/// Those that were raised, and those that are found by asking.
+fn conditions(state: &State) -> Vec<ShownCondition> {
+    let show = |name: Name, since, detail| ShownCondition { name: name.word(), since: utc(since), detail };
+    let raised = state.table.tasks().conditions().raised();
+    let mut shown: Vec<_> = raised.into_iter().map(|it| show(it.name, it.since, it.detail)).collect();
+    let recently = state.table.clock().now().saturating_sub(LOST_RECENTLY);
+    if let Some((lines, last)) = telemetry::lines_dropped().filter(|(_, last)| *last >= recently) {
+        let detail = format!("{lines} lines of the log were lost since the start, the last of them then");
+        shown.push(show(Name::Log, last, detail));
+    }
+    shown
+}
+
+/// Lines of the log that were lost are shown for so many milliseconds.
+const LOST_RECENTLY: u64 = 10 * 60 * 1000;
 
 fn starting(error: Option<String>) -> Problem {
     let detail = error.map(|error| format!("the routing table was never read: {error}"));

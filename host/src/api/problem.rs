@@ -54,7 +54,7 @@ impl Kind {
             Self::TooMany => (429, "too-many", "There are too many of these"),
             Self::NotReady => (503, "not-ready", "The router is not ready"),
             Self::TableUnavailable => (503, "table-unavailable", "The routing table cannot be reached"),
-            Self::TableRefused => (502, "table-refused", "The routing table did not accept this"),
+            Self::TableRefused => (503, "table-refused", "The routing table did not accept this"),
             Self::Internal => (500, "internal", "Something is wrong here"),
         }
     }

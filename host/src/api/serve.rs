@@ -76,7 +76,7 @@ impl Listener {
 
 /// Serves the API until the drain is requested and every connection has finished. Of the connections
 /// over the bound some are served for health checks and operators; the rest are closed.
-pub async fn serve(listener: Listener, state: State) {
+pub async fn serve(listener: Arc<Listener>, state: State) {
     let (drain, api) = (state.drain.clone(), state.config.borrow().api.clone());
     let places = Arc::new(Semaphore::new(listener.connections));
     let certificate = listener.tls.as_ref().map(|(_, certificate)| Arc::clone(certificate));

@@ -64,6 +64,7 @@ async fn start(config: &str) -> Api {
         interval: Duration::from_secs(60),
         settings: std::collections::BTreeMap::new(),
         runtime: tokio::runtime::Handle::current(),
+        tasks: crate::supervise::Supervisor::default(),
     };
     let counted = registry.clone();
     let plugins = tokio::task::spawn_blocking(move || Plugins::start(options, &counted).unwrap());
@@ -90,7 +91,7 @@ async fn start(config: &str) -> Api {
     let listener =
         Listener::bind(&ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), ..api }, 64).await.unwrap();
     let address = listener.address().unwrap();
-    tokio::spawn(serve(listener, state.clone()));
+    tokio::spawn(serve(Arc::new(listener), state.clone()));
     Api { address, state, _configs: configs, _trigger: trigger, _dir: dir }
 }
 

@@ -8,7 +8,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     time::timeout,
 };
 
@@ -36,7 +36,8 @@ pub(super) struct Job {
 }
 
 /// Writes until every sender is gone.
-pub(super) async fn write(table: Arc<Table>, mut jobs: mpsc::Receiver<Job>, metrics: Metrics) {
+pub(super) async fn write(table: Arc<Table>, jobs: Arc<Mutex<mpsc::Receiver<Job>>>, metrics: Metrics) {
+    let mut jobs = jobs.lock().await;
     let mut carried = None;
     loop {
         let first = match carried.take() {

@@ -6,10 +6,16 @@ use crate::{
     config::{Config, DiscoveryConfig},
     discovery,
     plugin::Settings,
-    table::{self, record::RouterRecord},
+    supervise::Supervisor,
+    table::{self, assignments::NewClients, record::RouterRecord},
 };
 
-pub(super) fn table_options(config: &Config, router: &str, api: SocketAddr) -> table::Options {
+pub(super) fn table_options(
+    config: &Config,
+    router: &str,
+    api: SocketAddr,
+    tasks: &Supervisor,
+) -> table::Options {
     let scheme = if config.api.tls.is_some() { "https" } else { "http" };
     let record = RouterRecord {
         uri: config.router.uri.clone().unwrap_or_else(|| format!("{scheme}://{api}")),
@@ -22,8 +28,14 @@ pub(super) fn table_options(config: &Config, router: &str, api: SocketAddr) -> t
         overlay: config.services.clone(),
         assignments: config.table.assignments,
         grace: config.discovery.grace,
+        tasks: tasks.clone(),
         ..table::Options::new(router, &config.table.adapter)
     }
+}
+
+pub(super) fn new_clients(config: &Config) -> NewClients {
+    let limits = &config.proxy.limits;
+    NewClients { in_all: limits.new_clients, per_peer: limits.new_clients_per_peer }
 }
 
 pub(super) fn discovery_options(config: &DiscoveryConfig) -> discovery::Options {

@@ -10,7 +10,7 @@ use super::{Handler, Unserved, connection, worker::Worker};
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until the listener stops; connections already in the backlog are still taken.
-pub(crate) async fn run<H: Handler>(worker: Arc<Worker<H>>, listener: TcpListener) {
+pub(crate) async fn run<H: Handler>(worker: Arc<Worker<H>>, listener: &TcpListener) {
     loop {
         tokio::select! {
             biased;
@@ -30,7 +30,7 @@ fn admit<H: Handler>(worker: &Arc<Worker<H>>, stream: TcpStream) {
     let Ok(peer) = stream.peer_addr() else { return };
     let Some(place) = worker.limits.admit(peer.ip()) else {
         tracing::debug!(%peer, "connection refused: too many are open");
-        worker.handler.unserved(Unserved::Connections);
+        worker.handler.unserved(Unserved::Connections, Some(peer));
         return;
     };
     // Only fails on a socket that is dead already.
@@ -48,7 +48,7 @@ async fn recover<H: Handler>(worker: &Worker<H>, error: &io::Error) {
     if of_the_connection {
         return;
     }
-    worker.handler.unserved(Unserved::Exhausted);
+    worker.handler.unserved(Unserved::Exhausted, None);
     if let Some(unsaid) = worker.said.turn() {
         tracing::warn!(%error, unsaid, "cannot accept connections; trying again");
     }

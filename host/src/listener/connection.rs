@@ -33,7 +33,7 @@ pub(crate) async fn serve<H: Handler>(
     let accepted = match timeout(worker.options.handshake_timeout, acceptor.accept(stream)).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => return worker.handler.overdue(Phase::FirstByte),
+        Err(_) => return worker.handler.overdue(Phase::FirstByte, peer),
     };
     let negotiated = accepted.get_ref().1.alpn_protocol() == Some(b"h2");
     let socket = Socket::Tls(Box::new(accepted));
@@ -56,7 +56,7 @@ async fn sniff_and_serve<H: Handler>(
     match sniffed {
         Ok(Some((protocol, read))) => run(worker, socket, read, protocol, (peer, place)).await,
         Ok(None) => {}
-        Err(_) => worker.handler.overdue(Phase::FirstByte),
+        Err(_) => worker.handler.overdue(Phase::FirstByte, peer),
     }
 }
 

@@ -103,7 +103,7 @@ impl<H: Handler> Client<'_, H> {
             return Poll::Ready(Ok(None));
         }
         if let Some(phase) = watch.overdue() {
-            self.worker.handler.overdue(phase);
+            self.worker.handler.overdue(phase, self.connection.peer);
             let late = phase == Phase::RequestHead;
             return Poll::Ready(if late { Err(refuse::timed_out()) } else { Ok(None) });
         }
@@ -115,7 +115,7 @@ impl<H: Handler> Client<'_, H> {
                 Err(refused) => {
                     tracing::debug!(peer = %self.connection.peer, %refused, "request refused");
                     let (why, answer) = refuse::refused(refused);
-                    self.worker.handler.unserved(why);
+                    self.worker.handler.unserved(why, Some(self.connection.peer));
                     return Poll::Ready(Err(answer));
                 }
             }
@@ -246,7 +246,7 @@ impl<H: Handler> Client<'_, H> {
         }
         // A client that does not read: nobody asks the body for more, so nobody else ends it.
         if let Some(phase) = watch.overdue() {
-            self.worker.handler.overdue(phase);
+            self.worker.handler.overdue(phase, self.connection.peer);
             return broken(io::ErrorKind::TimedOut);
         }
         ready!(self.wire.lock().poll_gone(cx));

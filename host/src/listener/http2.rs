@@ -150,7 +150,7 @@ pub(super) async fn serve<H: Handler>(
             return tracing::debug!(peer = %connection.peer, %error, "HTTP/2 did not begin");
         }
         None if connection.stop.is_aborting() => return,
-        None => return worker.handler.overdue(Phase::FirstByte),
+        None => return worker.handler.overdue(Phase::FirstByte, connection.peer),
     };
     let keep_alive = options.keep_alive_timeout;
     connection.watch.arm(Phase::Streams, keep_alive);
@@ -286,7 +286,7 @@ impl<H: Handler> Client<'_, H> {
         if std::mem::replace(&mut self.leaving, true) {
             return Look::Over;
         }
-        self.worker.handler.overdue(Phase::Streams);
+        self.worker.handler.overdue(Phase::Streams, self.streams.connection.peer);
         self.http2.graceful_shutdown();
         watch.arm(Phase::Streams, LINGER);
         Look::Changed

@@ -221,15 +221,18 @@ async fn run<H: Handler>(number: usize, worker: Arc<Worker<H>>, socket: std::net
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot use the listening socket"),
     };
+    let supervisor = worker.handler.supervisor();
     let ticking = worker.clone();
-    tokio::spawn(async move {
-        let tick = ticking.options.tick;
-        ticking.clock.run(tick, |now| ticking.handler.tick(now)).await;
-    });
-    if let (0, Some(acceptor), Some(files)) = (number, &worker.tls, &worker.options.tls) {
-        tokio::spawn(tls::follow(files.clone(), acceptor.clone()));
+    tokio::spawn(supervisor.clone().keep("proxy-clock", move || {
+        let worker = ticking.clone();
+        async move { worker.clock.run(worker.options.tick, |now| worker.handler.tick(now)).await }
+    }));
+    if let (0, Some(acceptor), Some(files)) = (number, worker.tls.clone(), worker.options.tls.clone()) {
+        let follow = move || tls::follow(files.clone(), acceptor.clone());
+        tokio::spawn(supervisor.clone().keep("proxy-certificates", follow));
     }
-    accept::run(worker.clone(), listener).await;
+    supervisor.finish("proxy-accept", || accept::run(worker.clone(), &listener)).await;
+    drop(listener);
     worker.ended(&worker.open).await;
 }
 

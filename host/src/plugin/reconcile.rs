@@ -88,7 +88,7 @@ pub(super) struct Reconciler {
 
 impl Reconciler {
     /// Runs until told to stop.
-    pub(super) fn run(mut self, wakes: &mpsc::Receiver<Wake>) {
+    pub(super) fn run(&mut self, wakes: &mpsc::Receiver<Wake>) {
         loop {
             match wakes.recv_timeout(self.interval) {
                 Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,

@@ -112,18 +112,29 @@ impl Inbound {
             }
         };
         self.exchange.is_for(plan.clone());
-        let (body, upgrade) = self.upgrade(&seen, body)?;
+        let answered = self.serve(&seen, &plan, &client, body).await;
+        self.exchange.client = Some(client);
+        answered
+    }
+
+    async fn serve(
+        &mut self,
+        seen: &Seen,
+        plan: &Arc<ServicePlan>,
+        client: &ClientId,
+        body: Incoming,
+    ) -> Result<Response<Reply>, Refusal> {
+        let (body, upgrade) = self.upgrade(seen, body)?;
         let settings = &plan.settings;
-        head::strip_request(&mut self.head.headers, &seen);
-        head::add_origin(&mut self.head.headers, &seen, &self.exchange.connection, settings);
+        head::strip_request(&mut self.head.headers, seen);
+        head::add_origin(&mut self.head.headers, seen, &self.exchange.connection, settings);
         let worker = self.worker().clone();
-        let known =
-            Known { plan: &plan, client: &client, assignments: &worker.assignments, now: worker.now() };
+        let known = Known { plan, client, assignments: &worker.assignments, now: worker.now() };
         let choice = route::choose(self, &known, &[]).await?;
         let mut body = self.body(body, settings.max_body, settings.response_timeout);
         if !plan.request_filters.is_empty() {
             let passing =
-                Passing { known: &known, connection: &self.exchange.connection, server: choice.name(&plan) };
+                Passing { known: &known, connection: &self.exchange.connection, server: choice.name(plan) };
             let head = &mut Head { parts: &mut self.head, cut: &mut self.cut };
             match filter::requests_at_once(&passing, head, &mut body) {
                 Some(passed) => passed?,
@@ -158,10 +169,11 @@ impl Inbound {
         head::strip_response(response.headers_mut());
         if !plan.response_filters.is_empty() {
             let passing =
-                Passing { known: &known, connection: &self.exchange.connection, server: choice.name(&plan) };
+                Passing { known: &known, connection: &self.exchange.connection, server: choice.name(plan) };
             let head = &mut Head { parts: &mut self.head, cut: &mut self.cut };
             response = Box::pin(filter::responses(&passing, head, response)).await?;
         }
+        self.exchange.server = Some(choice.endpoint);
         Ok(response)
     }
 
@@ -203,7 +215,9 @@ impl Inbound {
     ) -> Unversioned<'a> {
         let worker = self.worker();
         let (assignments, now) = (&*worker.assignments, worker.now());
-        Unversioned { plan, release, assignments, client: client.as_str(), headers: &self.head.headers, now }
+        let connection = Some(&*self.exchange.connection);
+        let headers = &self.head.headers;
+        Unversioned { plan, release, assignments, client: client.as_str(), headers, connection, now }
     }
 
     async fn released(
@@ -257,7 +271,7 @@ impl Inbound {
     }
 
     fn refuse(&self, refusal: &Refusal) {
-        tracing::debug!(peer = %self.exchange.connection.peer, %refusal, cause = cause(refusal), "message refused");
+        self.worker().metrics.reports.refused(&self.exchange, &self.head, refusal);
         if let Refusal::Overdue(phase) = refusal {
             self.worker().metrics.overdue(*phase);
         }
@@ -270,17 +284,6 @@ impl Inbound {
         let exchange = self.exchange;
         response.map(|reply| reply.ending(exchange))
     }
-}
-
-/// What is behind a refusal, for the log.
-fn cause(refusal: &Refusal) -> Option<String> {
-    let mut texts = Vec::new();
-    let mut source = std::error::Error::source(refusal);
-    while let Some(error) = source {
-        texts.push(error.to_string());
-        source = error.source();
-    }
-    (!texts.is_empty()).then(|| texts.join(": "))
 }
 
 /// What becomes of a message's target.

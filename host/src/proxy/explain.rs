@@ -52,8 +52,15 @@ pub async fn explain(
             found.clone()
         }
         Found::Released(release) => {
-            let unversioned =
-                Unversioned { plan, release, assignments, client: &client, headers: &headers, now };
+            let unversioned = Unversioned {
+                plan,
+                release,
+                assignments,
+                client: &client,
+                headers: &headers,
+                connection: None,
+                now,
+            };
             unversioned.explain(&mut trace).await.ok_or(Unexplained::Unreleased(asked))?
         }
         Found::Unreleased => return Err(Unexplained::Unreleased(asked)),

@@ -65,15 +65,30 @@ impl Outbound<'_> {
         &self,
         inbound: &mut Inbound,
         mut choice: Choice,
-        mut body: RequestBody,
+        body: RequestBody,
     ) -> Result<Forwarded, Refusal> {
+        match self.send(inbound, &mut choice, body).await {
+            Ok(response) => Ok(Forwarded { response, choice }),
+            Err(why) => {
+                inbound.exchange.server = Some(choice.endpoint);
+                Err(why)
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        inbound: &mut Inbound,
+        choice: &mut Choice,
+        mut body: RequestBody,
+    ) -> Result<Response<ResponseBody>, Refusal> {
         inbound.worker().budget.deposit(self.settings().retry_budget);
         body = gather(inbound, body, self.settings().body_timeout).await?;
         let mut avoid = Vec::new();
         let mut connections = Connections::Any;
         loop {
-            let failed = match self.attempt(inbound, &choice, connections, body).await {
-                Ok(response) => return Ok(Forwarded { response, choice }),
+            let failed = match self.attempt(inbound, choice, connections, body).await {
+                Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
             let Some(again) = failed.again else { return Err(failed.why) };
@@ -92,7 +107,7 @@ impl Outbound<'_> {
                 inbound.worker().metrics.retries_denied.inc();
                 return Err(failed.why);
             }
-            choice = match route::choose(inbound, self.known, &avoid).await {
+            *choice = match route::choose(inbound, self.known, &avoid).await {
                 Ok(choice) => choice,
                 Err(_) => return Err(failed.why),
             };

@@ -1,11 +1,11 @@
 //! Who sends a message: the client id, from where the configuration says, in its order.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, header};
 
 use super::Settings;
-use crate::{config::ClientIdSource, plugin::message::ClientId, token::Verified};
+use crate::{config::ClientIdSource, listener::Connection, plugin::message::ClientId, token::Verified};
 
 /// The longest id, in bytes.
 const LONGEST: usize = 256;
@@ -25,7 +25,7 @@ pub(super) fn identify(
     for source in &settings.client_id {
         let found = match source {
             ClientIdSource::Header(name) => headers.get(name).map(|value| ClientId::Header(value.clone())),
-            ClientIdSource::Cookie(name) => cookie(headers, name).map(ClientId::Text),
+            ClientIdSource::Cookie(name) => cookie(headers, name),
             ClientIdSource::Token(claim) => {
                 token.and_then(|token| token.claim(claim)).cloned().map(ClientId::Text)
             }
@@ -46,14 +46,19 @@ fn is_valid(id: &ClientId) -> bool {
     (1..=LONGEST).contains(&text.len()) && text.iter().all(|byte| (b' '..=b'~').contains(byte))
 }
 
-fn cookie(headers: &HeaderMap, name: &str) -> Option<Arc<str>> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';'));
+/// A cookie by its name. Lines are bytes: a cookie of somebody else's that is no text hides none.
+fn cookie(headers: &HeaderMap, name: &str) -> Option<ClientId> {
+    let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let mut pairs = lines.flat_map(|line| line.split(|byte| *byte == b';'));
     let found = pairs.find_map(|pair| {
-        let (key, value) = pair.split_once('=')?;
-        (key.trim() == name).then(|| value.trim().trim_matches('"'))
-    });
-    found.filter(|value| !value.is_empty()).map(Arc::from)
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        let value = pair[equals + 1..].trim_ascii();
+        (pair[..equals].trim_ascii() == name.as_bytes()).then_some(value)
+    })?;
+    let value = found.strip_prefix(b"\"").unwrap_or(found);
+    let value = value.strip_suffix(b"\"").unwrap_or(value);
+    let value = HeaderValue::from_bytes(value).ok().filter(|value| !value.is_empty());
+    value.map(ClientId::Header)
 }
 
 /// The address on whose behalf a message was sent: the last in `x-forwarded-for` that is not
@@ -76,6 +81,16 @@ pub(super) fn peer(settings: &Settings, headers: &HeaderMap, peer: IpAddr, text:
     behalf.unwrap_or_else(|| ClientId::Header(text.clone()))
 }
 
+/// The address to which what a message costs is put down: as [`peer`] finds it, before or after this
+/// router has added its own line.
+pub(super) fn origin(settings: &Settings, headers: &HeaderMap, connection: &Connection) -> IpAddr {
+    let own = connection.peer.ip();
+    if settings.trusted.is_empty() || !settings.trusts(own) {
+        return own;
+    }
+    peer(settings, headers, own, &connection.peer_text).as_str().parse().unwrap_or(own)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +99,7 @@ mod tests {
     fn check(headers: &[(&'static str, &str)], expect: Result<&str, InvalidClientId>) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.append(*name, value.parse().unwrap());
+            map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let found = identify(&settings(""), &map, None, || ClientId::Text("192.0.2.1".into()));
         assert_eq!(found.as_ref().map(ClientId::as_str), expect.as_ref().copied(), "{headers:?}");
@@ -95,6 +110,9 @@ mod tests {
         check(&[("message-flow-client", "a"), ("cookie", "message-flow-client=b")], Ok("a"));
         check(&[("cookie", "x=1; message-flow-client=\"b\"; y=2")], Ok("b"));
         check(&[("cookie", "x=1")], Ok("192.0.2.1"));
+        check(&[("cookie", "x=\u{e9}; message-flow-client=b")], Ok("b"));
+        check(&[("cookie", "x=\u{e9}"), ("cookie", "message-flow-client=b")], Ok("b"));
+        check(&[("cookie", "message-flow-client=\u{e9}; y=1")], Err(InvalidClientId));
         check(&[], Ok("192.0.2.1"));
         check(&[("message-flow-client", "")], Err(InvalidClientId));
         check(&[("message-flow-client", &"x".repeat(257))], Err(InvalidClientId));

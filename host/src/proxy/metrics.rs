@@ -8,6 +8,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::report::Reports;
 use crate::{
     listener::{Phase, Unserved},
     token::Doubt,
@@ -17,7 +18,6 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Every metric of the proxy.
-#[derive(Clone)]
 pub struct Metrics {
     messages: IntCounterVec,
     durations: HistogramVec,
@@ -25,6 +25,8 @@ pub struct Metrics {
     timeouts: IntCounterVec,
     unserved: IntCounterVec,
     tokens: IntCounterVec,
+    /// What is said of messages that are refused.
+    pub(super) reports: Reports,
     /// Messages sent to a second server.
     pub retries: IntCounter,
     /// Messages that would have been, had the budget allowed it.
@@ -79,6 +81,7 @@ impl Metrics {
                 ),
                 &["outcome"],
             )?,
+            reports: Reports::new(registry)?,
             retries: IntCounter::with_opts(opts("retries_total", "Requests sent to a second server."))?,
             retries_denied: IntCounter::with_opts(opts(
                 "retries_denied_total",

@@ -14,8 +14,8 @@ use http_body::{Body, Frame, SizeHint};
 use super::{Worker, plan::ServicePlan};
 use crate::{
     listener::{BoxError, Connection, Phase, Watch},
-    plugin::message::BodyStream,
-    upstream::body::ResponseBody,
+    plugin::message::{BodyStream, ClientId},
+    upstream::{Endpoint, body::ResponseBody},
 };
 
 /// A body on its way to the client.
@@ -85,11 +85,15 @@ impl Body for Reply {
             && exchange.is_overdue(cx)
         {
             exchange.worker.metrics.overdue(Phase::ResponseBody);
+            exchange.worker.metrics.reports.broke_off(exchange, &Stalled);
             return Poll::Ready(Some(Err(Stalled.into())));
         }
         let frame = ready!(this.poll_kind(cx));
         if let Some(exchange) = &this.exchange {
             exchange.watch.touch();
+            if let Some(Err(error)) = &frame {
+                exchange.worker.metrics.reports.broke_off(exchange, &**error);
+            }
         }
         Poll::Ready(frame)
     }
@@ -121,7 +125,11 @@ pub(crate) struct Exchange {
     started: Instant,
     status: StatusCode,
     /// None until it is known.
-    service: Option<Arc<ServicePlan>>,
+    pub(super) service: Option<Arc<ServicePlan>>,
+    /// Who sent it, once that is of interest: at the end of the request.
+    pub(super) client: Option<ClientId>,
+    /// The server that answered, or failed to.
+    pub(super) server: Option<Arc<Endpoint>>,
 }
 
 /// For the body of an answer to a message whose service is not known.
@@ -131,7 +139,8 @@ impl Exchange {
     /// A message whose service is not known yet.
     pub(super) fn begin(worker: Arc<Worker>, connection: Arc<Connection>, watch: Arc<Watch>) -> Self {
         watch.disarm();
-        Self { worker, connection, watch, started: Instant::now(), status: StatusCode::OK, service: None }
+        let (started, status) = (Instant::now(), StatusCode::OK);
+        Self { worker, connection, watch, started, status, service: None, client: None, server: None }
     }
 
     /// It is for this service.

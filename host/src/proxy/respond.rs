@@ -94,7 +94,7 @@ impl Refusal {
 
     /// The last part of the document's `type`, the same for the same cause. Where the API has the
     /// cause too, it has the same name there.
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Malformed(_) | Self::BrokenBody => "malformed",
             Self::Unacceptable(status, _) => kind_of(*status),

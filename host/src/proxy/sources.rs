@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use super::{
+    identify,
     plan::{Plugin, ServicePlan},
     respond::Refusal,
 };
@@ -131,6 +132,9 @@ impl Sources for Asking<'_> {
 
     async fn claim(&mut self, server: &str, condition: Condition) -> Result<Option<Assignment>, TableError> {
         let Known { plan, client, assignments, .. } = self.known;
+        if condition == Condition::Absent {
+            assignments.admit(identify::origin(&plan.settings, &self.head.headers, self.connection))?;
+        }
         assignments.claim(&plan.service, client.as_str(), server, condition).await
     }
 

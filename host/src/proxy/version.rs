@@ -5,8 +5,12 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use http::HeaderMap;
 
-use super::plan::{Plan, ServicePlan};
+use super::{
+    identify,
+    plan::{Plan, ServicePlan},
+};
 use crate::{
+    listener::Connection,
     resolve::{self, Health, TraceLine, Untraced, VersionQuery, VersionSources},
     table::{
         Assignments, Release, ServiceId, TableError,
@@ -24,6 +28,8 @@ pub(super) struct Unversioned<'a> {
     pub(super) assignments: &'a Assignments,
     pub(super) client: &'a str,
     pub(super) headers: &'a HeaderMap,
+    /// On which it came; none: there is only a question.
+    pub(super) connection: Option<&'a Connection>,
     pub(super) now: u64,
 }
 
@@ -148,6 +154,9 @@ impl VersionSources for Asking<'_> {
     }
 
     async fn claim(&mut self, choice: &str, condition: Condition) -> Result<Option<Assignment>, TableError> {
+        if let (Condition::Absent, Some(connection)) = (condition, self.0.connection) {
+            self.0.assignments.admit(identify::origin(&self.0.plan.settings, self.0.headers, connection))?;
+        }
         self.0.assignments.claim(&self.0.release.choices, self.0.client, choice, condition).await
     }
 

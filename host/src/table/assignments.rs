@@ -5,11 +5,12 @@
 //! is told by the table's changes, and a replaced one is found out at its next renewal.
 
 mod cache;
+mod intake;
 mod outage;
 mod renewal;
 mod shard;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -21,8 +22,12 @@ use super::{
     stats::shown,
     view::Service,
 };
+use crate::pace::Pace;
 use cache::{Cache, Entry, Found, NEVER};
+use intake::Intake;
 use outage::Outage;
+
+pub use intake::NewClients;
 pub(super) use renewal::{Renewal, renew};
 
 /// For so many milliseconds a choice is remembered that could not be stored.
@@ -57,9 +62,11 @@ pub struct Assignments {
     numbers: Arc<Numbers>,
     stats: Arc<Stats>,
     outage: Outage,
+    intake: Intake,
     renewals: mpsc::Sender<Renewal>,
     router: String,
     clock: Clock,
+    unread: Pace,
 }
 
 impl Assignments {
@@ -81,11 +88,28 @@ impl Assignments {
             numbers,
             stats,
             outage: Outage::default(),
+            intake: Intake::default(),
             renewals,
             router,
             clock,
+            unread: Pace::default(),
         };
         (Arc::new(assignments), due)
+    }
+
+    /// So many new clients are remembered from now on.
+    pub fn limit(&self, limits: NewClients) {
+        self.intake.limit(limits);
+    }
+
+    /// Whether a client that has no assignment may get one: fails when too many from this address,
+    /// or in all, did in this second.
+    pub fn admit(&self, peer: IpAddr) -> Result<(), TableError> {
+        if self.intake.admit(peer, self.clock.now()) {
+            return Ok(());
+        }
+        self.stats.assignments_unremembered.inc();
+        Err(TableError::Refused("more new clients in this second than are remembered".to_owned()))
     }
 
     /// The number of the server that this router remembers for a client; none if it remembers
@@ -248,10 +272,19 @@ impl Assignments {
         self.outage.admit(self.clock.now())?;
         let answer = answer.await;
         self.outage.note(&answer, self.clock.now());
-        if answer.is_err() {
+        if let Err(error) = &answer {
             self.stats.table_errors.inc();
+            self.complain(error);
         }
         answer
+    }
+
+    /// An assignment that cannot be read is nobody's outage, but somebody's to repair.
+    fn complain(&self, error: &TableError) {
+        let unread = matches!(error, TableError::Invalid(_));
+        if let Some(unsaid) = unread.then(|| self.unread.turn()).flatten() {
+            tracing::warn!(unsaid, "assignment not read: {error}; forget it over the API");
+        }
     }
 
     fn proposal(&self, service: &ServiceId, client: &str, server: &str, expires: Option<u64>) -> Proposal {

@@ -13,6 +13,7 @@ use super::{
     adapter::{Change, ChangeSet, Snapshot},
     shared::Shared,
 };
+use crate::condition::Name;
 
 /// An adapter that does not wait for changes is asked again at the latest after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -120,6 +121,7 @@ pub(super) fn split(changes: &[Change]) -> (Vec<Change>, impl Iterator<Item = &s
 impl Shared {
     pub(super) fn current(&self) {
         self.stats.table_current.set(1);
+        self.options.tasks.conditions().clear(Name::TableStale);
         self.status.send_if_modified(|status| {
             let changed = *status != Status::Current;
             if let Status::Stale { .. } = status {
@@ -135,6 +137,9 @@ impl Shared {
         self.stats.table_current.set(0);
         let now = self.options.clock.now();
         self.status.send_if_modified(|status| status.fail(error, now));
+        if matches!(*self.status.borrow(), Status::Stale { .. }) {
+            self.options.tasks.conditions().raise(Name::TableStale, error.to_string());
+        }
     }
 }
 

@@ -20,6 +20,10 @@ use super::{
     stats::shown,
     view::Draft,
 };
+use crate::condition::Name;
+
+/// So many records that cannot be read are named in the log at once.
+const PROBLEMS: usize = 20;
 
 pub(super) struct Shared {
     pub(super) adapter: Arc<dyn Adapter>,
@@ -139,7 +143,34 @@ impl Shared {
         stats.view_servers.set(shown(counts.servers));
         stats.view_suspects.set(shown(counts.suspects));
         stats.view_problems.set(shown(view.problems().len()));
+        self.tell_problems(&view);
         self.views.send_replace(Arc::new(view));
+    }
+
+    /// Says once of each record that cannot be read that it is not.
+    fn tell_problems(&self, view: &View) {
+        let before = self.view();
+        let (known, problems) = (before.problems(), view.problems());
+        if std::ptr::eq(known, problems) || known == problems {
+            return;
+        }
+        let new = problems.iter().filter(|(key, problem)| known.get(*key) != Some(*problem));
+        for (_, problem) in new.clone().take(PROBLEMS) {
+            tracing::warn!(kind = %problem.kind, key = ?problem.key, "record ignored: {problem}");
+        }
+        let untold = new.count().saturating_sub(PROBLEMS);
+        if untold > 0 {
+            tracing::warn!(records = untold, "further records of the routing table are not valid");
+        }
+        let conditions = self.options.tasks.conditions();
+        match problems.len() {
+            0 => drop(conditions.clear(Name::TableRecords)),
+            records => {
+                let detail =
+                    format!("{records} records of the routing table cannot be read; the log names them");
+                conditions.raise(Name::TableRecords, detail);
+            }
+        }
     }
 
     /// Says that these deletions are meant, until the answer is dropped.

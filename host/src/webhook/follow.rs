@@ -15,6 +15,7 @@ use super::{
 use crate::{
     config::{Config, WebhookConfig},
     plugin::Plugins,
+    supervise::Supervisor,
     table::{Clock, Table, View},
 };
 
@@ -22,6 +23,7 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What is followed.
+#[derive(Clone)]
 pub struct Sources {
     /// Which targets there are.
     pub config: watch::Receiver<Arc<Config>>,
@@ -38,8 +40,9 @@ pub struct Sources {
 /// Follows until dropped.
 pub async fn follow(sources: Sources, metrics: Metrics) {
     let Sources { mut config, table, plugins, router, clock } = sources;
+    let start = |configured: &[WebhookConfig]| start(configured, &metrics, clock, table.tasks());
     let mut configured = config.borrow_and_update().webhooks.clone();
-    let mut targets = start(&configured, &metrics, clock);
+    let mut targets = start(&configured);
     let mut status = table.status();
     if status.wait_for(|status| status.is_ready()).await.is_err() {
         return;
@@ -59,7 +62,7 @@ pub async fn follow(sources: Sources, metrics: Metrics) {
             Ok(()) = config.changed() => {
                 let new = config.borrow_and_update().webhooks.clone();
                 if new != configured {
-                    targets = start(&new, &metrics, clock);
+                    targets = start(&new);
                     configured = new;
                 }
                 Vec::new()
@@ -77,8 +80,14 @@ pub async fn follow(sources: Sources, metrics: Metrics) {
     }
 }
 
-fn start(configured: &[WebhookConfig], metrics: &Metrics, clock: Clock) -> Vec<Target> {
-    configured.iter().map(|config| Target::start(config.clone(), metrics.clone(), clock)).collect()
+fn start(
+    configured: &[WebhookConfig],
+    metrics: &Metrics,
+    clock: Clock,
+    supervisor: &Supervisor,
+) -> Vec<Target> {
+    let start = |config: &WebhookConfig| Target::start(config.clone(), metrics.clone(), clock, supervisor);
+    configured.iter().map(start).collect()
 }
 
 fn tell(targets: &[Target], happened: Vec<Notification>) {

@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::sleep,
+};
 
 use super::{
     Notification,
     metrics::{Metrics, Outcome},
     send::{self, Posted, SendError},
 };
-use crate::{config::WebhookConfig, table::Clock};
+use crate::{config::WebhookConfig, supervise::Supervisor, table::Clock};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -29,10 +32,18 @@ impl Drop for Target {
 }
 
 impl Target {
-    pub(super) fn start(config: WebhookConfig, metrics: Metrics, clock: Clock) -> Self {
+    pub(super) fn start(
+        config: WebhookConfig,
+        metrics: Metrics,
+        clock: Clock,
+        supervisor: &Supervisor,
+    ) -> Self {
         let config = Arc::new(config);
         let (queue, waiting) = mpsc::channel(config.queue);
-        let task = tokio::spawn(deliver(Arc::clone(&config), waiting, metrics.clone(), clock));
+        let waiting = Arc::new(Mutex::new(waiting));
+        let (to, counted) = (Arc::clone(&config), metrics.clone());
+        let start = move || deliver(Arc::clone(&to), Arc::clone(&waiting), counted.clone(), clock);
+        let task = tokio::spawn(supervisor.clone().keep("webhook-delivery", start));
         Self { config, queue, metrics, task }
     }
 
@@ -51,10 +62,11 @@ impl Target {
 
 async fn deliver(
     config: Arc<WebhookConfig>,
-    mut waiting: mpsc::Receiver<Arc<Notification>>,
+    waiting: Arc<Mutex<mpsc::Receiver<Arc<Notification>>>>,
     metrics: Metrics,
     clock: Clock,
 ) {
+    let mut waiting = waiting.lock().await;
     let tls = send::tls(&config.ca);
     while let Some(notification) = waiting.recv().await {
         let (name, event) = (&*config.name, notification.event.name());

@@ -211,6 +211,7 @@ pub fn plugin(bytes: &[u8]) {
         interval: std::time::Duration::from_secs(3600),
         settings: BTreeMap::new(),
         runtime: RUNTIME.handle().clone(),
+        tasks: message_flow::supervise::Supervisor::default(),
     };
     let plugins = Plugins::start(options, &prometheus::Registry::new()).expect("the host starts");
     let names: Vec<_> = plugins.status().into_iter().map(|status| status.name).collect();

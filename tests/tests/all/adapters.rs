@@ -17,6 +17,7 @@ pub(crate) fn adapter(name: &str, data: &Path, settings: Settings) -> Arc<dyn Ad
         interval: Duration::from_secs(60),
         settings: BTreeMap::from([(name.to_owned(), settings)]),
         runtime: tokio::runtime::Handle::current(),
+        tasks: message_flow::supervise::Supervisor::default(),
     };
     std::fs::create_dir_all(&options.directory).unwrap();
     let plugins = Plugins::start(options, &prometheus::Registry::new()).unwrap();

@@ -32,6 +32,7 @@ pub(super) fn start_with(settings: &[(&str, Settings)], files: &[(&str, &[u8])])
         interval: Duration::from_secs(1),
         settings: settings.iter().map(|(name, settings)| ((*name).to_owned(), settings.clone())).collect(),
         runtime: tokio::runtime::Handle::current(),
+        tasks: message_flow::supervise::Supervisor::default(),
     };
     let plugins = Plugins::start(options, &prometheus::Registry::new()).unwrap();
     Host { plugins, directory }
@@ -244,6 +245,7 @@ async fn state_outlives_traps_builds_and_with_durable_the_process() {
         interval: Duration::from_secs(1),
         settings: BTreeMap::from([("c".to_owned(), durable)]),
         runtime: tokio::runtime::Handle::current(),
+        tasks: message_flow::supervise::Supervisor::default(),
     };
     let compiled = host.directory.path().join("data/compiled");
     assert!(std::fs::read_dir(&compiled).unwrap().count() >= 1);

@@ -179,7 +179,7 @@ impl<H: Handler> Stream<H> {
         // A client that opens no window: nobody asks the body for more, so nobody else ends it.
         match self.watch.overdue() {
             Some(phase) if sent.is_pending() => {
-                self.worker.handler.overdue(phase);
+                self.worker.handler.overdue(phase, self.active.connection().peer);
                 Poll::Ready(Err(Unsent::Overdue))
             }
             _ => sent,
@@ -233,7 +233,7 @@ impl<H: Handler> Stream<H> {
         let Unread { refused, is_call, receive } = unread;
         tracing::debug!(peer = %self.active.connection().peer, %refused, "request refused");
         let (why, response) = refuse::response(refused, is_call);
-        self.worker.handler.unserved(why);
+        self.worker.handler.unserved(why, Some(self.active.connection().peer));
         let (head, body) = response.into_parts();
         self.watch.arm(Phase::ResponseBody, self.worker.options.head_timeout);
         let body = http_body_util::BodyExt::map_err(Full::new(body), |never| match never {});

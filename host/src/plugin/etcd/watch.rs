@@ -182,6 +182,15 @@ struct Follower {
     shared: Arc<Shared>,
 }
 
+impl Drop for Follower {
+    /// Whoever waits would wait for ever for a task that is gone; the next question begins another.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.stand(Standing::Closed);
+        }
+    }
+}
+
 /// Why a stream ended.
 enum End {
     Failed(EtcdError),

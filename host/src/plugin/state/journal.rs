@@ -5,7 +5,7 @@
 //! When there merely was no space, the thread opens the file again every second and retries; a
 //! disk that failed otherwise may have lied about what it holds, so that only a restart helps.
 
-use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{panic::AssertUnwindSafe, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -63,7 +63,7 @@ impl Journal {
         let shared = Shared { path, queue: Mutex::default(), filled: Condvar::new(), outcome };
         let shared = Arc::new(shared);
         let committer = Committer { shared: Arc::clone(&shared), disk: Some(disk), open };
-        let thread = std::thread::Builder::new().name("state".into()).spawn(move || committer.run());
+        let thread = std::thread::Builder::new().name("state".into()).spawn(move || committer.run_or_say());
         let thread = thread.map_err(|source| DiskError::Io { path: shared.path.clone(), source })?;
         Ok(Self { staged: Vec::new(), shared, thread: Some(thread) })
     }
@@ -168,6 +168,17 @@ struct Committer {
 }
 
 impl Committer {
+    /// Whoever waits for a commit would wait for ever for a thread that is gone.
+    fn run_or_say(self) {
+        let shared = Arc::clone(&self.shared);
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            let path = shared.path.display();
+            let failure =
+                format!("{path}: its writer panicked; changes are refused until the router is restarted");
+            shared.outcome.send_modify(|outcome| outcome.failure = Some(failure.into()));
+        }
+    }
+
     fn run(mut self) {
         while let Some((changes, sequence)) = self.shared.take() {
             if !self.commit(&changes) {

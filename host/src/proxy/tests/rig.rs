@@ -65,6 +65,7 @@ impl Rig {
             assignments: table.assignments().clone(),
             endpoints,
             metrics,
+            tasks: crate::supervise::Supervisor::default(),
         };
         let proxy = Proxy::start(listener_options(&config.proxy), parts).unwrap();
         Self { proxy, registry, planner, table }

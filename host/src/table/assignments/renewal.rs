@@ -2,9 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use futures_util::{StreamExt, stream};
+use tokio::sync::{Mutex, mpsc};
 
 use super::{Assignments, Found};
 use crate::table::{ServiceId, adapter::Condition, clock::millis};
@@ -22,9 +21,10 @@ pub(in crate::table) struct Renewal {
 }
 
 /// Renews what is due until the sender is gone.
-pub(in crate::table) async fn renew(assignments: Arc<Assignments>, due: mpsc::Receiver<Renewal>) {
+pub(in crate::table) async fn renew(assignments: Arc<Assignments>, due: Arc<Mutex<mpsc::Receiver<Renewal>>>) {
+    let mut due = due.lock().await;
     let one = |renewal| assignments.renew(renewal);
-    ReceiverStream::new(due).for_each_concurrent(AT_ONCE, one).await;
+    stream::poll_fn(|cx| due.poll_recv(cx)).for_each_concurrent(AT_ONCE, one).await;
 }
 
 impl Assignments {

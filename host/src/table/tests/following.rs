@@ -87,8 +87,34 @@ async fn what_cannot_be_read_is_a_problem_and_changes_nothing() {
     assert_eq!(servers(&view, "chat").as_deref(), Some("a"));
     let problems: Vec<_> = view.problems().keys().map(String::as_str).collect();
     assert_eq!(problems, ["server chat/a", "service no@thing@"]);
+    let raised = table.tasks().conditions().raised();
+    assert!(
+        raised.iter().any(|it| it.name == Name::TableRecords && it.detail.starts_with("2 ")),
+        "{raised:?}"
+    );
     let view = seen(&table, far.change(&[server("chat", "a"), delete("service", "no@thing@")])).await;
     assert!(view.problems().is_empty());
+    assert!(table.tasks().conditions().raised().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_of_other_versions_are_read() {
+    let far = TestTable::new();
+    let table = start(&far).await;
+    let service = r#"{"health":{"path":"/up","newer":1},"sticky":{"ttl":"9m","newer":1},"newer":[]}"#;
+    let server = r#"{"uri":"http://127.0.0.1:1","check":{"newer":true},"newer":{}}"#;
+    let release = r#"{"number":1,"weights":{"1":1},"rollback":{"errors":5,"newer":1},
+        "canary":{"version":"1","header":{"name":"x","newer":1},"newer":1},"newer":1}"#;
+    let changes = [
+        put("service", "chat@1", service),
+        put("server", "chat@1/a", server),
+        put("release", "chat", release),
+    ];
+    let view = seen(&table, far.change(&changes)).await;
+    assert!(view.problems().is_empty(), "{:?}", view.problems());
+    assert_eq!(servers(&view, "chat@1").as_deref(), Some("a"));
+    let record = &view.service(&"chat@1".parse().unwrap()).unwrap().record;
+    assert_eq!(record.health.as_ref().unwrap().path.as_deref(), Some("/up"));
 }
 
 #[tokio::test(start_paused = true)]

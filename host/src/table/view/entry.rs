@@ -7,7 +7,7 @@ use crate::table::adapter::{Change, Entry};
 
 /// Why an entry of the table cannot be used.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{kind} `{key}` in the routing table is not valid: {reason}")]
+#[error("{kind} `{}` in the routing table is not valid: {reason}", key.escape_debug())]
 pub struct InvalidEntry {
     /// As in [`Entry`].
     pub kind: String,
@@ -62,7 +62,10 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(
     key: &str,
     value: &str,
 ) -> Result<T, InvalidEntry> {
-    serde_json::from_str(value).map_err(|error| invalid(kind, key, error.to_string()))
+    serde_json::from_str(value).map_err(|error| {
+        let begin: String = value.chars().take(40).collect();
+        invalid(kind, key, format!("{error}; it begins with {begin:?}"))
+    })
 }
 
 fn invalid(kind: &str, key: &str, reason: String) -> InvalidEntry {
@@ -94,8 +97,10 @@ pub(super) fn difference(view: &View, entries: &[Entry]) -> Vec<Change> {
     let there: HashSet<_> = entries.iter().map(|entry| (entry.kind.as_str(), entry.key.as_str())).collect();
     let routers = view.routers.keys().map(|id| ("router", id.to_string()));
     let known = self::entries(view).into_iter().map(|known| (kind_of(&known), known.key)).chain(routers);
-    let gone = known.filter(|(kind, key)| !there.contains(&(kind, key.as_str())));
-    let gone = gone.map(|(kind, key)| Change { kind: kind.to_owned(), key, value: None, ephemeral: false });
+    let known = known.map(|(kind, key)| (kind.to_owned(), key));
+    let problems = view.problems.values().map(|problem| (problem.kind.clone(), problem.key.clone()));
+    let gone = known.chain(problems).filter(|(kind, key)| !there.contains(&(kind.as_str(), key.as_str())));
+    let gone = gone.map(|(kind, key)| Change { kind, key, value: None, ephemeral: false });
     let new = entries.iter().filter(|entry| !holds(view, entry)).map(|entry| Change {
         kind: entry.kind.clone(),
         key: entry.key.clone(),
