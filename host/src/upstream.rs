@@ -58,6 +58,15 @@ pub enum UpstreamError {
         /// How many there may be.
         limit: usize,
     },
+    /// The server says that it has not begun the message, which is no failure of it.
+    #[error("{server} did not take the request")]
+    Refused {
+        /// The URI.
+        server: String,
+        /// How.
+        #[source]
+        source: http2::Http2Error,
+    },
     /// The connection broke before the head of the response was complete.
     #[error("connection to {server} broke before its response")]
     Broken {

@@ -81,9 +81,9 @@ impl Refusal {
             | Self::Nowhere(_)
             | Self::PluginMissing(_)
             | Self::PluginFailed(..)
-            | Self::Upstream(UpstreamError::Busy { .. } | UpstreamError::Local { .. }) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            | Self::Upstream(
+                UpstreamError::Busy { .. } | UpstreamError::Refused { .. } | UpstreamError::Local { .. },
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(error) if error.is_local() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Overdue(Phase::RequestBody | Phase::RequestHead) => StatusCode::REQUEST_TIMEOUT,
@@ -110,7 +110,7 @@ impl Refusal {
             Self::Upstream(UpstreamError::Local { .. }) => "router-exhausted",
             Self::Upstream(error) if error.is_local() => "router-exhausted",
             Self::Upstream(UpstreamError::Connect { .. }) => "server-unreachable",
-            Self::Upstream(UpstreamError::Busy { .. }) => "server-busy",
+            Self::Upstream(UpstreamError::Busy { .. } | UpstreamError::Refused { .. }) => "server-busy",
             Self::Upstream(UpstreamError::Broken { .. }) => "server-broke-off",
             Self::Overdue(Phase::RequestBody | Phase::RequestHead) => "timeout",
             Self::Overdue(_) => "server-timeout",
@@ -131,7 +131,9 @@ impl Refusal {
                 "the router has no means to open a connection now; try again".to_owned()
             }
             Self::Upstream(UpstreamError::Connect { .. }) => "the server cannot be reached".to_owned(),
-            Self::Upstream(UpstreamError::Busy { .. }) => "the server is busy; try again".to_owned(),
+            Self::Upstream(UpstreamError::Busy { .. } | UpstreamError::Refused { .. }) => {
+                "the server is busy; try again".to_owned()
+            }
             Self::Upstream(UpstreamError::Broken { .. }) => {
                 "the connection to the server broke before it answered".to_owned()
             }

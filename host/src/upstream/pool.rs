@@ -204,7 +204,7 @@ fn unanswered(endpoint: &Endpoint, connection: &Http2, reused: bool, failed: Una
     match error {
         Http2Error::Refused(_) => {
             let next = Connections::Except(connection.number());
-            let error = UpstreamError::Broken { server: endpoint.uri.to_string(), source: error.into() };
+            let error = UpstreamError::Refused { server: endpoint.uri.to_string(), source: error };
             Sent::Refused { body, next, error }
         }
         Http2Error::Connection(_) => {

@@ -46,7 +46,9 @@ async fn a_body_that_breaks_off_does_not_look_whole() {
 
 #[tokio::test]
 async fn grpc_reaches_an_http2_server_with_its_trailers() {
-    let (gateway, upstream) = plain().await;
+    let upstream = Upstream::start("a").await;
+    let gateway = Gateway::start().await;
+    gateway.put("chat", json!({ "servers": [format!("h2c://{}", upstream.address())] })).await;
     let call = gateway
         .call("POST", "/chat/trailers")
         .h2c()
@@ -65,8 +67,13 @@ async fn grpc_reaches_an_http2_server_with_its_trailers() {
     assert!(upstream.last().http2);
     assert_eq!(upstream.last().header("te"), "trailers");
 
-    gateway.get("/chat/").h2c().send().await.expect(200);
-    assert!(!upstream.last().http2, "other requests go over HTTP/1.1 to an http:// server");
+    // What a client says of its content changes nothing about how its server is spoken to.
+    gateway.put("plain", json!({ "servers": [upstream.uri()] })).await;
+    for kind in ["application/grpc", "application/grpc-web", "text/plain"] {
+        let call = gateway.call("POST", "/plain/").h2c().header("content-type", kind);
+        call.body("xxxxx").send().await.expect(200);
+        assert!(!upstream.last().http2, "an http:// server is spoken to in HTTP/1.1: {kind}");
+    }
 }
 
 #[tokio::test]

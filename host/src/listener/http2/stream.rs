@@ -4,8 +4,8 @@
 use std::{
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
-    time::SystemTime,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -28,6 +28,8 @@ use crate::{
     },
 };
 
+/// For a client to read an answer that came early, before it is told that it may go on.
+const PAUSE: Duration = Duration::from_millis(250);
 /// Bytes of a body that nobody wants and that are thrown away at most.
 const MOST_UNREAD: usize = 1 << 20;
 
@@ -188,23 +190,27 @@ impl<H: Handler> Stream<H> {
 
     /// Throws away for a while what the client still sends of a body that nobody wants: many a client
     /// takes a stream that is reset before it has said everything for one that failed, though it has the
-    /// whole answer.
+    /// whole answer. At first without opening the window for more: a client that has read the answer
+    /// stops by itself, and curl, told in the same breath that it may go on, ends its body short.
     async fn linger(self, tunnelled: Option<RecvStream>) {
         let unread = tunnelled.or_else(|| self.link.unread.lock().take());
-        let Some(mut unread) = unread else { return };
-        self.watch.arm(Phase::RequestBody, LINGER);
-        let mut left = MOST_UNREAD;
+        let Some(stream) = unread else { return };
+        let mut unread = Unwanted { stream, left: MOST_UNREAD, owed: 0, open: false };
+        self.watch.arm(Phase::RequestBody, PAUSE);
         std::future::poll_fn(|cx| {
             self.watch.register(cx.waker());
-            while let Poll::Ready(data) = unread.poll_data(cx) {
-                let Some(Ok(data)) = data else { return Poll::Ready(()) };
-                let _ = unread.flow_control().release_capacity(data.len());
-                left = left.saturating_sub(data.len());
-                if left == 0 {
-                    return Poll::Ready(());
+            loop {
+                let over = unread.poll(cx).is_ready();
+                let overdue = self.watch.overdue().is_some();
+                match (over, overdue && !unread.open) {
+                    (false, true) => {
+                        self.watch.arm(Phase::RequestBody, LINGER);
+                        unread.open();
+                    }
+                    _ if over || overdue => return Poll::Ready(()),
+                    _ => return Poll::Pending,
                 }
             }
-            if self.watch.overdue().is_some() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -243,6 +249,38 @@ impl<H: Handler> Stream<H> {
 
     fn broke_off(&self, error: &dyn std::error::Error) {
         tracing::debug!(peer = %self.active.connection().peer, %error, "stream broke off");
+    }
+}
+
+/// What is left of a body that nobody wants.
+struct Unwanted {
+    stream: RecvStream,
+    /// Bytes of it that are taken.
+    left: usize,
+    /// Bytes that were taken and not given back to the window.
+    owed: usize,
+    /// The client may go on.
+    open: bool,
+}
+
+impl Unwanted {
+    /// Takes what is there; ready once the client has ended it, or it is too much.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.left > 0 {
+            let Some(Ok(data)) = ready!(self.stream.poll_data(cx)) else { break };
+            self.left = self.left.saturating_sub(data.len());
+            self.owed += data.len();
+            if self.open {
+                self.open();
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn open(&mut self) {
+        self.open = true;
+        // Only fails for more than was received.
+        let _ = self.stream.flow_control().release_capacity(std::mem::take(&mut self.owed));
     }
 }
 

@@ -147,6 +147,22 @@ async fn a_server_that_always_refuses_is_left_for_another() {
     assert_eq!(rig.metric("message_flow_upstream_ejections_total", ""), 0.0);
 }
 
+#[tokio::test]
+async fn who_is_refused_everywhere_may_come_again() {
+    let refusing = Server2::following(&server::Builder::new(), |_, _, _, mut respond| {
+        Box::pin(async move { respond.send_reset(Reason::REFUSED_STREAM) })
+    })
+    .await;
+    let rig = rig("[proxy.ejection]\nfailures = 1", &refusing.uri()).await;
+    let client = Client2::connect(rig.address()).await;
+    for _ in 0..3 {
+        let reply = client.post(post("/chat/", &[]), "x").await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(reply.body.contains("server-busy"), "{}", reply.body);
+    }
+    assert_eq!(rig.metric("message_flow_upstream_ejections_total", ""), 0.0);
+}
+
 /// A server that goes away with the first stream of each of its first connections, not having looked at
 /// it; the rest is answered.
 async fn going_away(connections: usize) -> std::net::SocketAddr {
