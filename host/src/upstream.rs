@@ -87,7 +87,7 @@ impl UpstreamError {
             Self::Broken { source: Break::Http2(http2::Http2Error::Connection(error)), .. } => {
                 error.get_io().is_some_and(dial::is_local)
             }
-            Self::Connect { .. } | Self::Busy { .. } | Self::Broken { .. } => false,
+            Self::Connect { .. } | Self::Busy { .. } | Self::Refused { .. } | Self::Broken { .. } => false,
         }
     }
 }
