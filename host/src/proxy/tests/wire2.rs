@@ -39,7 +39,6 @@ pub(in crate::proxy) struct Reply2 {
     pub(in crate::proxy) status: StatusCode,
     pub(in crate::proxy) headers: HeaderMap,
     pub(in crate::proxy) body: String,
-    pub(in crate::proxy) trailers: Option<HeaderMap>,
 }
 
 impl Client2 {
@@ -110,9 +109,9 @@ pub(in crate::proxy) async fn read_reply(
         let _ = stream.flow_control().release_capacity(data.len());
         body.extend_from_slice(&data);
     }
-    let trailers = stream.trailers().await?;
+    stream.trailers().await?;
     let body = String::from_utf8(body).unwrap();
-    Ok(Reply2 { status: head.status, headers: head.headers, body, trailers })
+    Ok(Reply2 { status: head.status, headers: head.headers, body })
 }
 
 /// Whether nothing more comes, and it ends in order.
@@ -142,11 +141,13 @@ pub(in crate::proxy) fn post(path: &str, headers: &[(&str, &str)]) -> Request<()
 type Script =
     dyn Fn(usize, usize, Request<RecvStream>, SendResponse<Bytes>) -> BoxFuture<'static, ()> + Send + Sync;
 
+/// Heads of the requests that came, and on which connection.
+type Heard = Arc<Mutex<Vec<(usize, Request<()>)>>>;
+
 /// A server that speaks HTTP/2 with prior knowledge and nothing else.
 pub(in crate::proxy) struct Server2 {
     pub(in crate::proxy) address: SocketAddr,
-    /// Heads of the requests that came, and on which connection.
-    pub(in crate::proxy) heard: Arc<Mutex<Vec<(usize, Request<()>)>>>,
+    pub(in crate::proxy) heard: Heard,
     pub(in crate::proxy) connections: Arc<std::sync::atomic::AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -204,7 +205,7 @@ async fn serve(
     stream: TcpStream,
     number: usize,
     script: Arc<Script>,
-    heard: Arc<Mutex<Vec<(usize, Request<()>)>>>,
+    heard: Heard,
 ) {
     let Ok(mut connection) = builder.handshake(stream).await else { return };
     let mut streams = 0;
