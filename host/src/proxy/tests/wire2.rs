@@ -171,7 +171,7 @@ impl Server2 {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let heard: Arc<Mutex<Vec<_>>> = Arc::default();
+        let heard = Heard::default();
         let connections = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let (builder, script): (_, Arc<Script>) = (builder.clone(), Arc::new(script));
         let (hears, counts) = (heard.clone(), connections.clone());
