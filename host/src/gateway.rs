@@ -9,7 +9,12 @@ mod routing;
 mod scratch;
 mod tokens;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use tokio::{
@@ -74,6 +79,7 @@ impl Gateway {
         let api_listener = api::Listener::bind(&config.api, shares.api).await?;
         let api_address = api_listener.address()?;
         let registry = telemetry::registry();
+        make_plugins_directory(&config.plugins.dir);
         let supervisor = supervisor(&registry)?;
         let plugins = start_plugins(&config, &registry, &supervisor).await?;
         plugins.prepare_scripts();
@@ -88,6 +94,7 @@ impl Gateway {
         let memory = mapping::discovery_memory(&config);
         let discovery = Discovery::start(Arc::clone(&table), options, metrics, Some(memory));
         let routing = Routing::new(&config, router.clone(), &registry, &table, (&plugins, &discovery))?;
+        plugins.used_by(mapping::uses(&config, &routing.parts.plan));
         let webhooks = webhook::Metrics::new(&registry)?;
         let reloads = reload::Metrics::new(&registry)?;
         let listener = ListenerOptions { max_connections: shares.clients, ..listener };
@@ -218,6 +225,18 @@ impl Tasks {
         let tell = move || webhook::follow(sources.clone(), metrics.clone());
         tasks.spawn(supervisor.clone().keep("webhooks", tell));
         tasks
+    }
+}
+
+/// So that a file can be dropped there. Without it the gateway runs all the same.
+fn make_plugins_directory(directory: &Path) {
+    if directory.is_dir() {
+        return;
+    }
+    let shown = directory.display();
+    match std::fs::create_dir_all(directory) {
+        Ok(()) => tracing::info!(directory = %shown, "plugins directory made"),
+        Err(error) => tracing::warn!(directory = %shown, %error, "plugins directory not made"),
     }
 }
 

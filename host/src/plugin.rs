@@ -11,6 +11,7 @@
 
 mod bare;
 pub mod body;
+mod bounds;
 mod builtin;
 mod cache;
 pub mod call;
@@ -39,6 +40,7 @@ pub mod table;
 mod ticker;
 mod trail;
 mod trial;
+mod turn;
 mod types;
 mod usage;
 mod wasi;
@@ -48,7 +50,7 @@ pub mod wit;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     time::Duration,
 };
 
@@ -76,10 +78,13 @@ pub struct PluginSet {
     pub by_name: HashMap<Arc<str>, Arc<Generation>>,
 }
 
+/// Who uses a plugin as what, in words; none: nobody.
+pub type Uses = Box<dyn Fn(&str, Kind) -> Option<String> + Send + Sync>;
+
 /// Where plugins come from and what they may.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The directory of dropped files; need not exist.
+    /// The directory of dropped files; need not be there, and is then looked for.
     pub directory: PathBuf,
     /// Where compiled code and durable state are kept.
     pub data: PathBuf,
@@ -98,6 +103,7 @@ pub struct Plugins {
     published: Arc<Published>,
     wakes: mpsc::SyncSender<Wake>,
     loader: Arc<load::Loader>,
+    uses: Arc<OnceLock<Uses>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -117,7 +123,10 @@ impl Plugins {
         let published = Arc::new(Published::new());
         let (wakes, receiver) = mpsc::sync_channel(64);
         let watch = Watch::new(&options.directory, wakes.clone());
-        let loader = Arc::new(load::Loader::new(&options.data, registry, options.runtime)?);
+        let mut loader = load::Loader::new(&options.data, registry, options.runtime)?;
+        loader.nudge = Some(wakes.clone());
+        let loader = Arc::new(loader);
+        let uses = Arc::<OnceLock<Uses>>::default();
         let mut reconciler = Reconciler {
             loader: Arc::clone(&loader),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
@@ -128,6 +137,8 @@ impl Plugins {
             published: Arc::clone(&published),
             known: BTreeMap::new(),
             files: directory::Files::new(),
+            presence: reconcile::Presence::default(),
+            uses: Arc::clone(&uses),
             watch,
             passed_over: PassedOver::default(),
             unknown: BTreeSet::new(),
@@ -141,7 +152,13 @@ impl Plugins {
             tasks.keep_thread("plugins", || reconciler.run(&receiver));
         })?;
         started.recv()?;
-        Ok(Self { published, wakes, loader, thread: Some(thread) })
+        Ok(Self { published, wakes, loader, uses, thread: Some(thread) })
+    }
+
+    /// Says who uses plugins: from then on no build takes the place of one that its users need. Only
+    /// the first of several counts.
+    pub fn used_by(&self, uses: Uses) {
+        let _ = self.uses.set(uses);
     }
 
     /// Has the engine of scripts compiled in the background, if it was not before, so that the first

@@ -30,11 +30,14 @@ use std::{future::Future, sync::Arc};
 
 use http::StatusCode;
 
-use crate::table::{
-    TableError,
-    adapter::{Assignment, Condition},
-    record::{ServerUri, Sticky},
-    view::{Server, Service},
+use crate::{
+    table::{
+        TableError,
+        adapter::{Assignment, Condition},
+        record::{ServerUri, Sticky},
+        view::{Server, Service},
+    },
+    text::shown,
 };
 
 pub use explanation::{Explanation, Question};
@@ -195,6 +198,9 @@ pub trait Sources: Send {
     /// Asks the registrar of the service; called only if it has one.
     fn ask(&mut self) -> impl Future<Output = Asked> + Send;
 
+    /// The registrar's answer cannot be followed, for this reason.
+    fn misled(&mut self, _why: &str) {}
+
     /// The registrar's `on_error`.
     fn on_error(&self) -> OnError;
 
@@ -271,7 +277,11 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
             }
             Asked::Server(text) => match self.answered(&text) {
                 Ok(target) => Registrar::To(target),
-                Err(why) => self.failed(format!("registrar `{name}` answered `{text}`, {why}").into()),
+                Err(why) => {
+                    let why = format!("registrar `{name}` answered `{}`, {why}", shown(&text));
+                    self.sources.misled(&why);
+                    self.failed(why.into())
+                }
             },
             Asked::Failed(why) => self.failed(why),
         }

@@ -1,13 +1,20 @@
 //! From the configuration to what each part calls the same.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
 
 use crate::{
     config::{Config, DiscoveryConfig},
     discovery,
-    plugin::Settings,
+    plugin::{Kind, Settings, Uses},
+    proxy::Plan,
     supervise::Supervisor,
-    table::{self, assignments::NewClients, record::RouterRecord},
+    table::{
+        self,
+        assignments::NewClients,
+        record::{RouterRecord, ServiceRecord},
+    },
 };
 
 pub(super) fn table_options(
@@ -54,4 +61,29 @@ pub(super) fn discovery_memory(config: &Config) -> discovery::Memory {
 pub(super) fn plugin_settings(config: &Config) -> BTreeMap<String, Settings> {
     let mentioned = config.plugin.keys().map(String::as_str);
     mentioned.chain(["memory", "etcd"]).map(|name| (name.to_owned(), config.plugin(name))).collect()
+}
+
+/// Who uses a plugin, by what messages are routed with at the moment.
+pub(super) fn uses(config: &Config, plan: &Arc<ArcSwap<Plan>>) -> Uses {
+    let (adapter, plan) = (config.table.adapter.clone(), Arc::clone(plan));
+    Box::new(move |name, kind| {
+        let plan = plan.load();
+        let is = |record: &ServiceRecord| match kind {
+            Kind::Registrar => record.registrar.as_deref() == Some(name),
+            Kind::RequestFilter | Kind::ResponseFilter => record.filters.iter().any(|filter| filter == name),
+            Kind::EventFilter | Kind::RoutingTable => false,
+        };
+        match kind {
+            Kind::RoutingTable => (adapter == name).then(|| "[table] adapter".to_owned()),
+            Kind::RequestFilter | Kind::ResponseFilter
+                if plan.settings.filters.iter().any(|filter| filter == name) =>
+            {
+                Some("[proxy] filters".to_owned())
+            }
+            _ => {
+                let mut services = plan.view.services().filter(|service| is(&service.record));
+                services.next().map(|service| format!("service `{}`", service.id))
+            }
+        }
+    })
 }

@@ -6,15 +6,19 @@
 
 pub mod coding;
 
+use std::{fmt, sync::Arc};
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 
 use super::{
+    bounds::REASON,
     message::{Message, ResponseHead},
     types::BodyError,
 };
+use crate::text::cut;
 use coding::{Coding, Unreadable};
 
 /// A body that a plugin may read or replace.
@@ -29,6 +33,24 @@ pub struct Body {
     written: u16,
     /// Why it could not be read.
     unreadable: Option<Unreadable>,
+    /// Why no more of it came, if the plugin was told so.
+    broken: Option<Broken>,
+}
+
+/// Why a body broke off, for all who come across it: whoever sends it is to blame.
+#[derive(Clone, Debug)]
+pub struct Broken(pub Arc<dyn std::error::Error + Send + Sync>);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Broken {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
 }
 
 /// A body as a stream of frames.
@@ -61,7 +83,8 @@ const OF_REQUESTS: usize = 5;
 impl Body {
     /// That of a request with these headers, which nobody has touched.
     pub fn of_request(stream: BodyStream, headers: &HeaderMap) -> Self {
-        Self { stream, codings: coding::of(headers), instead: None, written: 0, unreadable: None }
+        let codings = coding::of(headers);
+        Self { stream, codings, instead: None, written: 0, unreadable: None, broken: None }
     }
 
     /// That of a response with this head.
@@ -78,17 +101,25 @@ impl Body {
         self.instead.as_ref().is_some_and(|instead| !instead.decoded)
     }
 
+    /// Why the plugin had to do with less than all of it.
+    pub fn broken(&self) -> Option<&Broken> {
+        self.broken.as_ref()
+    }
+
     /// All of it, without its codings, if that is at most so many bytes.
     pub(super) async fn read(&mut self, limit: u64) -> Result<Bytes, BodyError> {
         if let Some(instead) = &self.instead {
             let fits = instead.bytes.len() as u64 <= limit;
             return if fits { Ok(instead.bytes.clone()) } else { Err(BodyError::TooLarge(limit)) };
         }
+        if let Some(broken) = &self.broken {
+            return Err(incomplete(broken));
+        }
         let codings = self.codings.clone().map_err(|why| self.note(why))?;
         let longest = if codings.is_empty() { limit } else { limit.saturating_add(coding::OVERHEAD) };
-        let (read, trailers) = collect(&mut self.stream, longest).await.map_err(|error| match error {
-            BodyError::TooLarge(_) => BodyError::TooLarge(limit),
-            error => error,
+        let (read, trailers) = collect(&mut self.stream, longest).await.map_err(|ended| match ended {
+            Ended::TooLarge => BodyError::TooLarge(limit),
+            Ended::Broken(broken) => incomplete(self.broken.insert(broken)),
         })?;
         if codings.is_empty() {
             return Ok(read);
@@ -199,34 +230,54 @@ fn weaken(headers: &mut HeaderMap) {
     }
 }
 
+/// How reading a body ended before the body did.
+enum Ended {
+    TooLarge,
+    Broken(Broken),
+}
+
+fn incomplete(broken: &Broken) -> BodyError {
+    BodyError::Incomplete(cut(&broken.to_string(), REASON).to_owned())
+}
+
 /// Reads all of a body and puts it back to be sent on, whatever comes of it.
-async fn collect(body: &mut BodyStream, limit: u64) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
+async fn collect(body: &mut BodyStream, limit: u64) -> Result<(Bytes, Option<HeaderMap>), Ended> {
     let mut stream = std::mem::replace(body, whole(Bytes::new()));
     let (mut read, mut trailers) = (Vec::new(), None);
     let ended = loop {
         match stream.frame().await {
             None => break Ok(()),
-            Some(Err(error)) => break Err(BodyError::Incomplete(error.to_string())),
+            Some(Err(error)) => break Err(Ended::Broken(Broken(error.into()))),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => read.extend_from_slice(&data),
                 Err(frame) => trailers = frame.into_trailers().ok(),
             },
         }
         if read.len() as u64 > limit {
-            break Err(BodyError::TooLarge(limit));
+            break Err(Ended::TooLarge);
         }
     };
     let read = Bytes::from(read);
     let again = frames(read.clone(), trailers.clone());
-    *body = match ended {
-        Ok(()) => again,
-        Err(_) => {
-            let rest = http_body_util::BodyStream::new(stream);
-            let again = http_body_util::BodyStream::new(again);
+    let rest = match &ended {
+        Ok(()) => None,
+        Err(Ended::TooLarge) => Some(stream),
+        // Whoever comes to its end again finds the same.
+        Err(Ended::Broken(broken)) => Some(broken_off(broken.clone())),
+    };
+    *body = match rest {
+        None => again,
+        Some(rest) => {
+            let [again, rest] = [again, rest].map(http_body_util::BodyStream::new);
             StreamBody::new(futures_util::StreamExt::chain(again, rest)).boxed_unsync()
         }
     };
     ended.map(|()| (read, trailers))
+}
+
+fn broken_off(broken: Broken) -> BodyStream {
+    let failed = futures_util::stream::iter([Err(BodyFailed::from(broken))]);
+    StreamBody::new(failed).boxed_unsync()
 }
 
 fn frames(bytes: Bytes, trailers: Option<HeaderMap>) -> BodyStream {

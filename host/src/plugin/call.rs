@@ -2,8 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::guest::Guest;
-use crate::units::{Size, Span};
+use super::{
+    bounds::REASON,
+    guest::{Guest, Plugin},
+};
+use crate::{
+    text::cut,
+    units::{Size, Span},
+};
 
 /// A call that gave no answer. Its text names the plugin, the function, the cause, and the limit
 /// where one was exceeded.
@@ -45,6 +51,9 @@ pub enum Cause {
     /// The limit `deadline`, and where it was found then if that is known.
     #[error("it took longer than its deadline of {}{}", Span(*.0), at(.1.as_deref()))]
     Deadline(Duration, Option<Box<str>>),
+    /// The body that it reads broke off, or did not come in time: the fault of whoever sends it.
+    #[error("the body that it reads broke off, or did not come in time")]
+    Sender,
     /// The limit `memory`.
     #[error("it needs more than its memory limit of {}", Size(*.0))]
     Memory(u64),
@@ -78,9 +87,43 @@ impl CallError {
     }
 }
 
+impl Cause {
+    /// Whether the guest came to an end, by itself or by a limit.
+    pub(super) fn is_crash(&self) -> bool {
+        matches!(
+            self,
+            Self::Trap(_) | Self::Exit { .. } | Self::Deadline(..) | Self::Memory(_) | Self::Host(_)
+        )
+    }
+
+    /// With no more of its text than is for people.
+    fn bounded(self) -> Self {
+        let text = |text: Box<str>| if text.len() > REASON { cut(&text, REASON).into() } else { text };
+        match self {
+            Self::Said(said) => Self::Said(text(said)),
+            Self::Nonsense(what) => Self::Nonsense(text(what)),
+            Self::Fault(what) => Self::Fault(text(what)),
+            Self::Trap(what) => Self::Trap(text(what)),
+            Self::Host(what) => Self::Host(text(what)),
+            Self::Exit { status, said } => Self::Exit { status, said: text(said) },
+            Self::Deadline(deadline, place) => Self::Deadline(deadline, place.map(text)),
+            bounded @ (Self::Sender | Self::Memory(_) | Self::Instances(_) | Self::Pool | Self::Missing) => {
+                bounded
+            }
+        }
+    }
+}
+
+impl Plugin {
+    /// An error of this plugin.
+    pub(super) fn error(&self, function: &'static str, cause: Cause) -> CallError {
+        CallError { plugin: Arc::clone(&self.name), function, cause: cause.bounded() }
+    }
+}
+
 impl Guest {
     /// An error of this guest.
     pub(super) fn error(&self, function: &'static str, cause: Cause) -> CallError {
-        CallError { plugin: Arc::clone(&self.plugin.name), function, cause }
+        self.plugin.error(function, cause)
     }
 }

@@ -92,6 +92,8 @@ pub(super) struct Shape {
     pub(super) exports: Vec<String>,
     /// Whether it imports anything that waits.
     pub(super) waits: bool,
+    /// Whether it overran its deadline so often that it has to give way to others while it runs.
+    pub(super) gives_way: bool,
     /// Whether it reads bodies.
     pub(super) reads_body: bool,
     /// Whether it imports WASI.
@@ -190,7 +192,16 @@ impl Shape {
             None => name.starts_with("wasi:http/"),
         });
         let wasi = imports.iter().any(|name| name.starts_with("wasi:"));
-        Ok(Self { kinds, exports, waits, reads_body, wasi, language: Language::Other, imports })
+        Ok(Self {
+            kinds,
+            exports,
+            waits,
+            gives_way: false,
+            reads_body,
+            wasi,
+            language: Language::Other,
+            imports,
+        })
     }
 
     /// Whether what it imports is granted to the plugin of this name.

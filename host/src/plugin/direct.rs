@@ -16,9 +16,10 @@ use wasmtime::{Caller, Error, Instance, InstancePre, Linker, Memory, Store, Type
 use super::{
     Kind,
     bare::Names,
+    bounds::{Bounded, TooLong, start, utf8},
     component::{Shape, encoding},
     guest::Guest,
-    types::{Decision, Rejection, Verdict},
+    types::{Decision, Rejection, Said, Verdict},
 };
 
 /// What such guests may import.
@@ -150,26 +151,38 @@ impl<'a> View<'a> {
         self.bytes().map(u8::from_le_bytes)
     }
 
-    /// The text whose place and length are here.
-    pub(super) fn text(self) -> Result<&'a str, Error> {
-        text(self.memory, self.number()?, self.after(4)?.number()?)
+    /// The text whose place and length are here, if it has at most so many bytes.
+    pub(super) fn text(self, most: usize) -> Result<&'a str, Error> {
+        text(self.memory, self.number()?, self.after(4)?.number()?, most)
     }
 
-    fn string(self) -> Result<String, Error> {
-        self.text().map(str::to_owned)
+    /// The same, taken as far as its kind goes.
+    fn bounded<T: Bounded>(self) -> Result<T, Error> {
+        T::from_bytes(bytes(self.memory, self.number()?, self.after(4)?.number()?)?)
     }
 
     fn rejection(self) -> Result<Rejection, Error> {
         let status = self.bytes().map(u16::from_le_bytes)?;
-        Ok(Rejection { status, reason: self.after(4)?.string()? })
+        Ok(Rejection { status, reason: self.after(4)?.bounded()? })
     }
 }
 
-/// A text in a guest's memory.
+/// A text in a guest's memory, if it has at most so many bytes; else a [`TooLong`].
 #[inline]
-pub(super) fn text(memory: &[u8], at: u32, length: u32) -> Result<&str, Error> {
+pub(super) fn text(memory: &[u8], at: u32, length: u32, most: usize) -> Result<&str, Error> {
+    TooLong::check(length as usize, most)?;
+    utf8(bytes(memory, at, length)?)
+}
+
+/// The beginning of a text in a guest's memory.
+pub(super) fn start_of_text(memory: &[u8], at: u32, length: u32, most: usize) -> Result<&str, Error> {
+    start(bytes(memory, at, length)?, most)
+}
+
+#[inline]
+fn bytes(memory: &[u8], at: u32, length: u32) -> Result<&[u8], Error> {
     let bytes = memory.get(at as usize..).and_then(|memory| memory.get(..length as usize));
-    str::from_utf8(bytes.ok_or_else(out_of_bounds)?).map_err(|_| Error::msg("a text of it is not UTF-8"))
+    bytes.ok_or_else(out_of_bounds)
 }
 
 #[cold]
@@ -233,11 +246,11 @@ pub(super) trait Answer: Sized {
 }
 
 /// A result whose two cases begin at a multiple of four, as everything does that has a text in it.
-fn result<T>(view: View<'_>, read: fn(View<'_>) -> Result<T, Error>) -> Result<(Result<T, String>,), Error> {
+fn result<T>(view: View<'_>, read: fn(View<'_>) -> Result<T, Error>) -> Result<(Result<T, Said>,), Error> {
     let inside = view.after(4)?;
     match view.case()? {
         0 => Ok((Ok(read(inside)?),)),
-        1 => Ok((Err(inside.string()?),)),
+        1 => Ok((Err(inside.bounded()?),)),
         case => Err(no_such_case(case)),
     }
 }
@@ -247,30 +260,30 @@ fn no_such_case(case: u8) -> Error {
     Error::msg(format!("it answered with case {case}, which there is not"))
 }
 
-impl Answer for (Result<Decision, String>,) {
+impl Answer for (Result<Decision, Said>,) {
     fn read(view: View<'_>) -> Result<Self, Error> {
         result(view, |view| match (view.case()?, view.after(4)?) {
-            (0, inside) => inside.string().map(Decision::Server),
+            (0, inside) => inside.bounded().map(Decision::Server),
             (1, _) => Ok(Decision::Pass),
             (2, inside) => inside.rejection().map(Decision::Reject),
-            (3, inside) => inside.string().map(Decision::Other),
+            (3, inside) => inside.bounded().map(Decision::Other),
             (case, _) => Err(no_such_case(case)),
         })
     }
 }
 
-impl Answer for (Result<Verdict, String>,) {
+impl Answer for (Result<Verdict, Said>,) {
     fn read(view: View<'_>) -> Result<Self, Error> {
         result(view, |view| match (view.case()?, view.after(4)?) {
             (0, _) => Ok(Verdict::Forward),
             (1, inside) => inside.rejection().map(Verdict::Respond),
-            (2, inside) => inside.string().map(Verdict::Other),
+            (2, inside) => inside.bounded().map(Verdict::Other),
             (case, _) => Err(no_such_case(case)),
         })
     }
 }
 
-impl Answer for (Result<(), String>,) {
+impl Answer for (Result<(), Said>,) {
     fn read(view: View<'_>) -> Result<Self, Error> {
         result(view, |_| Ok(()))
     }

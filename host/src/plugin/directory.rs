@@ -70,16 +70,10 @@ const RESTED: Duration = Duration::from_secs(2);
 /// What a look found: the files by plugin name.
 pub(super) type Files = BTreeMap<Arc<str>, File>;
 
-/// Lists the directory and reads what changed since `before`. A directory that is not there is
-/// an empty one.
+/// Lists the directory and reads what changed since `before`.
 pub(super) fn look(directory: &Path, before: &Files) -> io::Result<Files> {
-    let listing = match fs::read_dir(directory) {
-        Ok(listing) => listing,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Files::new()),
-        Err(error) => return Err(error),
-    };
     let mut files = Files::new();
-    for entry in listing {
+    for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let Some((name, format)) = plugin_name(&path) else { continue };
         let Some(mut file) = read(&path, format, before.get(&name)) else { continue };
@@ -127,6 +121,15 @@ fn read(path: &PathBuf, format: Format, before: Option<&File>) -> Option<File> {
         known.cloned().unwrap_or_else(|| Content { bytes: bytes.into(), sha256, format })
     });
     Some(File { stamp, content: content.map_err(|error| format!("it cannot be read: {error}").into()) })
+}
+
+#[cfg(test)]
+impl File {
+    /// One of which nothing is known.
+    pub(super) fn unreadable(reason: &str) -> Self {
+        let stamp = Stamp { device: 0, inode: 0, length: 0, modified: (0, 0), changed: (0, 0) };
+        Self { stamp, content: Err(reason.into()) }
+    }
 }
 
 fn has_rested(metadata: &fs::Metadata) -> bool {

@@ -2,7 +2,7 @@
 //! account of what the guest used.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
 
@@ -11,15 +11,19 @@ use wasmtime::ResourceLimiter;
 
 use super::{
     Message, OnError,
+    bounds::{CHANGES, WRITTEN},
     capability::Capabilities,
     component::Language,
     direct::Access,
     message::Event,
+    reconcile::Wake,
     script::Script,
     settings::Settings,
+    state::imagined::Imagined,
     stats::Use,
     ticker::Ticker,
     trail::Mark,
+    turn::Turn,
     wasi::{Wasi, output::Output},
 };
 
@@ -43,6 +47,8 @@ pub(super) struct Plugin {
     pub(super) ticker: Arc<Ticker>,
     /// What its instances use together.
     pub(super) use_of: Arc<Use>,
+    /// Has this build looked at soon.
+    pub(super) nudge: Option<mpsc::SyncSender<Wake>>,
 }
 
 /// The data of one store. Between calls nothing of the last message is left in it.
@@ -59,8 +65,10 @@ pub(super) struct Guest {
     pub(super) fault: Option<Box<str>>,
     /// Of the headers that it changes.
     pub(super) names: Names,
-    /// What to put back if the call fails and the message goes on; latest last.
+    /// What to put back if the call fails and the message goes on.
     undo: Vec<Undo>,
+    /// Changes of the message during this call, and bytes that were written into it.
+    changes: (u32, usize),
     /// Log lines written during this call.
     pub(super) lines: u32,
     /// The last of them that was an error: it may explain a trap.
@@ -75,6 +83,10 @@ pub(super) struct Guest {
     pub(super) access: Option<Access>,
     /// What WASI needs, made when the guest first calls it.
     pub(super) wasi: Option<Box<Wasi>>,
+    /// What it would have changed in its state, if the call at hand is to change nothing.
+    pub(super) imagined: Option<Box<Imagined>>,
+    /// Its place among the calls under way, on the async lane.
+    pub(super) turn: Option<Turn>,
     /// Its memory as last told to the account of its generation.
     told: usize,
 }
@@ -107,13 +119,24 @@ impl Names {
     }
 }
 
-/// One change of a message, the other way round.
+/// Part of a message as it was before the call changed it for the first time.
 enum Undo {
     Request(HeaderName, Vec<HeaderValue>),
     Response(HeaderName, Vec<HeaderValue>),
     Target(Uri, usize),
     Status(StatusCode),
     Event(Box<Event>),
+}
+
+impl Undo {
+    fn is_of(&self, head: Head, name: &HeaderName) -> bool {
+        match (self, head) {
+            (Self::Request(saved, _), Head::Request) | (Self::Response(saved, _), Head::Response) => {
+                saved == name
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Which of a message's two heads.
@@ -136,6 +159,7 @@ impl Guest {
             fault: None,
             names: Names::default(),
             undo: Vec::new(),
+            changes: (0, 0),
             lines: 0,
             last_error: None,
             overrun: None,
@@ -143,6 +167,8 @@ impl Guest {
             memory,
             access: None,
             wasi: None,
+            imagined: None,
+            turn: None,
             told: 0,
         }
     }
@@ -153,6 +179,18 @@ impl Guest {
             let more = self.memory.used as i64 - self.told as i64;
             self.plugin.use_of.memory.fetch_add(more, Ordering::Relaxed);
             self.told = self.memory.used;
+        }
+    }
+
+    /// More of a body is waited for: the time until [`Self::go_on`] is its sender's.
+    pub(super) fn wait_for_sender(&mut self) -> Instant {
+        self.turn.as_mut().map_or_else(Instant::now, Turn::wait)
+    }
+
+    /// See [`Self::wait_for_sender`].
+    pub(super) fn go_on(&mut self, since: Instant) {
+        if let Some(turn) = &mut self.turn {
+            self.until += turn.go_on(since);
         }
     }
 
@@ -196,7 +234,7 @@ impl Guest {
         {
             body.describe(name);
         }
-        if self.undoes() {
+        if self.undoes() && !self.undo.iter().any(|undo| undo.is_of(head, name)) {
             let before = self.headers(head)?.get_all(name).iter().cloned().collect();
             self.undo.push(match head {
                 Head::Request => Undo::Request(name.clone(), before),
@@ -209,10 +247,27 @@ impl Guest {
         }
     }
 
+    /// Counts a change of the message, and says whether it is to be made: not any more once something
+    /// failed, nor beyond what one call may change.
+    #[inline]
+    pub(super) fn may_change(&mut self, function: &str, bytes: usize) -> bool {
+        let (changes, written) = &mut self.changes;
+        *changes += 1;
+        *written += bytes;
+        if *changes > CHANGES || *written > WRITTEN {
+            self.fail(|| {
+                format!(
+                    "{function}: a call changes a message {CHANGES} times at most, and by {WRITTEN} bytes"
+                )
+            });
+        }
+        self.fault.is_none()
+    }
+
     pub(super) fn set_uri(&mut self, uri: Uri) {
         let before = std::mem::replace(&mut self.message.uri, uri);
         let cut = std::mem::take(&mut self.message.cut);
-        if self.undoes() {
+        if self.undoes() && !self.undo.iter().any(|undo| matches!(undo, Undo::Target(..))) {
             self.undo.push(Undo::Target(before, cut));
         }
     }
@@ -220,14 +275,14 @@ impl Guest {
     pub(super) fn set_status(&mut self, status: StatusCode) {
         let Some(response) = &mut self.message.response else { return };
         let before = std::mem::replace(&mut response.status, status);
-        if self.undoes() {
+        if self.undoes() && !self.undo.iter().any(|undo| matches!(undo, Undo::Status(_))) {
             self.undo.push(Undo::Status(before));
         }
     }
 
     /// The event at hand, to change it.
     pub(super) fn change_event(&mut self) -> Option<&mut Event> {
-        if self.undoes() {
+        if self.undoes() && self.undo.is_empty() {
             self.undo.extend(self.message.event.clone().map(Undo::Event));
         }
         self.message.event.as_deref_mut()
@@ -240,10 +295,12 @@ impl Guest {
     /// Forgets how to undo the call: it succeeded.
     pub(super) fn keep_changes(&mut self) {
         self.undo.clear();
+        self.changes = (0, 0);
     }
 
     /// Makes the message what it was before the call.
     pub(super) fn undo_changes(&mut self) {
+        self.changes = (0, 0);
         while let Some(undo) = self.undo.pop() {
             match (undo, &mut self.message.response) {
                 (Undo::Request(name, values), _) => restore(&mut self.message.headers, name, values),

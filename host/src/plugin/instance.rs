@@ -20,6 +20,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::{
     CallError, Message,
+    bounds::{self, NAME},
     call::{Cause, MissingFunction},
     component::{Language, OURS, Shape},
     direct,
@@ -27,7 +28,12 @@ use super::{
     script,
     table::TableFunctions,
     ticker::Ticker,
-    types::{Decision, EventVerdict, Verdict},
+    turn::Turn,
+    types::{Decision, EventVerdict, Said, Verdict},
+};
+use crate::{
+    text::{cut, one_line},
+    units::Size,
 };
 
 /// A function of a guest.
@@ -55,7 +61,7 @@ impl<P: Params, R: Answer> Function<P, R> {
     }
 }
 
-type Decides<R> = Option<Function<(), (Result<R, String>,)>>;
+type Decides<R> = Option<Function<(), (Result<R, Said>,)>>;
 
 /// What a guest exports, as far as we know it.
 pub(super) struct Functions {
@@ -125,7 +131,8 @@ impl Template {
             None => Err(MissingFunction.into()),
         };
         let (functions,) = instance.end(&mut message, LOAD, answer)?;
-        let functions = functions.map_err(|said| self.error(LOAD, Cause::Said(said.into())))?;
+        let functions = functions.map_err(|said| self.error(LOAD, Cause::Said(said.0.into())))?;
+        let functions: Vec<_> = functions.into_iter().map(|name| name.0).collect();
         self.shape.kinds = script::kinds(&functions);
         self.shape.reads_body = script::reads_body(&functions);
         self.shape.waits = self.shape.reads_body;
@@ -162,6 +169,7 @@ impl Template {
     /// How it is called.
     pub(super) fn lane(&self) -> &'static str {
         match (&self.code, self.shape.waits) {
+            _ if self.shape.gives_way => "yielding",
             (Code::Direct(_), _) => "direct",
             (Code::Component(..), false) => "sync",
             (Code::Component(..), true) => "async",
@@ -170,11 +178,12 @@ impl Template {
 
     /// An error of this build.
     pub(super) fn error(&self, function: &'static str, cause: Cause) -> CallError {
-        CallError { plugin: Arc::clone(&self.plugin.name), function, cause }
+        self.plugin.error(function, cause)
     }
 
     fn store(&self) -> Store<Guest> {
         let mut store = Store::new(self.code.engine(), Guest::new(Arc::clone(&self.plugin)));
+        store.set_hostcall_fuel(bounds::passed(&self.plugin.settings));
         store.limiter(|guest| &mut guest.memory);
         store.epoch_deadline_callback(at_tick);
         store
@@ -268,8 +277,9 @@ impl Instance {
     }
 
     /// As [`Self::begin`] on the async lane, where a guest has to be [watched].
-    pub(super) fn begin_waiting(&mut self, message: &mut Message, until: Instant) {
+    pub(super) fn begin_waiting(&mut self, message: &mut Message, until: Instant, turn: Turn) {
         self.hand_over(message);
+        self.store.data_mut().turn = Some(turn);
         start_clock(&mut self.store, until, true);
     }
 
@@ -277,6 +287,7 @@ impl Instance {
     fn hand_over(&mut self, message: &mut Message) {
         let guest = self.store.data_mut();
         std::mem::swap(&mut guest.message, message);
+        guest.imagined = guest.message.dry.then(Box::default);
         guest.memory.refused = false;
     }
 
@@ -301,6 +312,7 @@ impl Instance {
             (Ok(_), Some(fault)) => Err(guest.error(function, Cause::Fault(fault))),
             (Err(error), _) => Err(failure(guest, function, &error)),
         };
+        guest.turn = None;
         match &result {
             Ok(answer) if !answer.is_error() => guest.keep_changes(),
             Ok(_) | Err(_) => guest.undo_changes(),
@@ -367,6 +379,7 @@ pub(super) async fn watched<F: Future>(ticker: &Ticker, guest: F) -> F::Output {
 fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -> CallError {
     let memory_refused = std::mem::take(&mut guest.memory.refused);
     let cause = match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) if guest.turn.as_ref().is_some_and(|turn| turn.clock.waits()) => Cause::Sender,
         Some(Trap::Interrupt) => Cause::Deadline(guest.plugin.deadline, guest.overrun.take()),
         _ if memory_refused => Cause::Memory(guest.plugin.settings.memory),
         Some(_) if let Some(status) = guest.output.exit => exit(status, said(guest)),
@@ -376,6 +389,10 @@ fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -
         },
         None if let Some(I32Exit(status)) = error.downcast_ref() => exit(*status as u32, said(guest)),
         None if error.is::<MissingFunction>() => Cause::Missing,
+        None if passes_too_much(error) => {
+            let most = bounds::passed(&guest.plugin.settings) as u64;
+            Cause::Trap(format!("it passed more than {} to the host at once", Size(most)).into())
+        }
         None if error.is::<wasmtime::PoolConcurrencyLimitError>() => Cause::Pool,
         None if error.is::<WasmBacktrace>() => {
             Cause::Host(format!("{}{}", error.root_cause(), place(&functions(error))).into())
@@ -383,6 +400,11 @@ fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -
         None => Cause::Host(format!("{error:#}").into()),
     };
     guest.error(function, cause)
+}
+
+/// The engine's own type for this cannot be named.
+fn passes_too_much(error: &wasmtime::Error) -> bool {
+    error.root_cause().to_string().contains("fuel allocated for hostcalls")
 }
 
 fn exit(status: u32, said: Option<Box<str>>) -> Cause {
@@ -399,7 +421,9 @@ fn said(guest: &Guest) -> Option<Box<str>> {
 fn functions(error: &wasmtime::Error) -> Vec<String> {
     let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames);
     let names = frames.unwrap_or_default().iter().filter_map(|frame| frame.func_name());
-    let names = names.map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+    // They come from the plugin's file, which may hold any.
+    let names =
+        names.map(|name| one_line(&format!("{:#}", rustc_demangle::demangle(cut(name, NAME)))).into_owned());
     names.filter(|name| !is_of_panicking(name)).take(3).collect()
 }
 

@@ -1,6 +1,11 @@
 //! From a file's bytes and its settings to a generation that is ready to serve.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -19,6 +24,7 @@ use super::{
     guest::{Guest, Plugin},
     instance::{Code, Instance, Template},
     link,
+    reconcile::Wake,
     script::{Script, engine::ScriptEngine},
     state::{StateError, StateOptions, StateStores},
     stats::{Families, Stats, Use},
@@ -59,6 +65,8 @@ pub(super) struct Loader {
     families: Families,
     runtime: Handle,
     script_engine: Arc<ScriptEngine>,
+    /// Tells whoever decides about builds that one of them needs a look.
+    pub(super) nudge: Option<mpsc::SyncSender<Wake>>,
 }
 
 type Clusters = Mutex<HashMap<Arc<str>, Cluster>>;
@@ -76,6 +84,8 @@ pub(super) struct Build<'a> {
     pub(super) content: &'a Content,
     pub(super) settings: Settings,
     pub(super) number: u64,
+    /// Whether it is to give way to others while it runs.
+    pub(super) gives_way: bool,
 }
 
 const DECISION_DEADLINE: Duration = Duration::from_millis(50);
@@ -104,6 +114,7 @@ impl Loader {
             clusters,
             families: Families::new(registry)?,
             runtime,
+            nudge: None,
             engine,
             ticker,
             key: Key::random(),
@@ -113,12 +124,16 @@ impl Loader {
     /// Compiles or loads a build, checks what it is and asks for, and tries it out. Blocks, for
     /// seconds on large components.
     pub(super) async fn load(&self, build: Build<'_>) -> Result<Generation, LoadError> {
-        let (code, shape) = self.code(build.content, &build.settings)?;
+        let (code, shape) = self.code(build.content, &build.settings, build.gives_way)?;
         shape.check_grants(build.name, &build.settings)?;
         let (number, sha256) = (build.number, Arc::clone(&build.content.sha256));
         let is_script = build.content.format == Format::Script;
         let (mut template, use_of) = self.template(&build, code, shape)?;
-        let first = if is_script { self.read_script(&mut template).await? } else { None };
+        let mut first = if is_script { self.read_script(&mut template).await? } else { None };
+        if build.gives_way {
+            self.have_give_way(&mut template);
+            first = None;
+        }
         let stats = Stats::new(&self.families, build.name, number, use_of);
         let generation = Generation::new(number, sha256, template, stats);
         generation.canary(first).await?;
@@ -127,7 +142,7 @@ impl Loader {
 
     /// What a build is and asks for, and how large its machine code is.
     pub(super) fn shape(&self, content: &Content) -> Result<(Shape, usize), Refusal> {
-        let (code, shape) = self.code(content, &Settings::default())?;
+        let (code, shape) = self.code(content, &Settings::default(), false)?;
         Ok((shape, code.size()))
     }
 
@@ -148,9 +163,15 @@ impl Loader {
         self.states.forget(name);
     }
 
-    fn code(&self, content: &Content, settings: &Settings) -> Result<(Code, Shape), Refusal> {
+    fn code(
+        &self,
+        content: &Content,
+        settings: &Settings,
+        gives_way: bool,
+    ) -> Result<(Code, Shape), Refusal> {
         let adapter = Adapter::of(settings);
         if content.format == Format::Wasm
+            && !gives_way
             && let Some(shape) = self.direct.shape(&content.bytes)
         {
             let checked = || componentize(&content.bytes, adapter).map(|_| content.bytes.as_ref().into());
@@ -192,6 +213,15 @@ impl Loader {
         Ok(None)
     }
 
+    /// Puts a build that would be called in place on the async lane, where nobody waits for it longer than a
+    /// tick.
+    fn have_give_way(&self, template: &mut Template) {
+        (template.shape.waits, template.shape.gives_way) = (true, true);
+        if let Code::Component(_, linker) = &mut template.code {
+            *linker = Arc::clone(&self.waiting);
+        }
+    }
+
     fn template(
         &self,
         build: &Build<'_>,
@@ -219,6 +249,7 @@ impl Loader {
             ticker: Arc::clone(&self.ticker),
             mark: Mark::new(self.key, build.name),
             use_of: Arc::clone(&use_of),
+            nudge: self.nudge.clone(),
         };
         Ok((Template { code, shape, plugin: Arc::new(plugin) }, use_of))
     }

@@ -43,6 +43,8 @@ pub struct Message {
     /// The body of the response if there is one, else of the request. None unless the plugin
     /// reads bodies ([`super::Generation::reads_body`]).
     pub body: Option<Body>,
+    /// The plugin is asked what it would do, and is to change nothing by it.
+    pub dry: bool,
 }
 
 impl Message {
@@ -50,6 +52,12 @@ impl Message {
     pub(super) fn authority(&self) -> &str {
         let host = || self.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
         self.authority.as_deref().or_else(host).unwrap_or_default()
+    }
+
+    /// Whether a plugin had to do with less than the whole body, for which it cannot be blamed.
+    pub(super) fn lacks_body(&self) -> bool {
+        let unread = self.response.is_none() && self.unread().is_some();
+        unread || self.body.as_ref().is_some_and(|body| body.broken().is_some())
     }
 
     /// Path and query, as the server will see them.

@@ -2,11 +2,14 @@
 //!
 //! On the sync lane a call never suspends, so each thread needs one instance: slots, one for each
 //! thread that calls, so that threads do not meet. On the async lane calls overlap: a stack of
-//! idle instances behind a semaphore. Both are bounded by the limit `instances`.
+//! idle instances behind a semaphore ([`super::turn`]). Both are bounded by the limit `instances`.
 
 use std::{
     cell::Cell,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -17,6 +20,7 @@ use super::{
     CallError, Message,
     call::Cause,
     instance::{Answer, Function, Functions, Instance, Params, Template, watched},
+    turn::{Turn, within},
 };
 
 /// Picks the function that is called.
@@ -33,10 +37,16 @@ pub(super) struct Call<P, R> {
 pub(super) enum Pool {
     /// Boxed, as an instance is taken out and put back for every call.
     Sync(Box<[Mutex<Option<Box<Instance>>>]>),
-    Waiting {
-        permits: Semaphore,
-        idle: Mutex<Vec<Instance>>,
-    },
+    Waiting(Waiting),
+}
+
+/// Instances whose calls overlap.
+pub(super) struct Waiting {
+    /// Of calls that run.
+    permits: Arc<Semaphore>,
+    /// Of calls that wait for the sender of a body; as many again.
+    senders: Arc<Semaphore>,
+    idle: Mutex<Vec<Instance>>,
 }
 
 /// Numbers the threads that call plugins, so that each has a slot of its own.
@@ -55,18 +65,25 @@ fn thread_number() -> usize {
 impl Pool {
     pub(super) fn new(template: &Template) -> Self {
         let instances = template.plugin.settings.instances.max(1) as usize;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        // Of those that only give way, more at once would have others wait for each of them.
+        let instances = if template.shape.gives_way { instances.min(threads) } else { instances };
         if template.shape.waits {
-            return Self::Waiting { permits: Semaphore::new(instances), idle: Mutex::default() };
+            let semaphore = || Arc::new(Semaphore::new(instances));
+            return Self::Waiting(Waiting {
+                permits: semaphore(),
+                senders: semaphore(),
+                idle: Mutex::default(),
+            });
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from) + 4;
-        Self::Sync((0..instances.min(threads)).map(|_| Mutex::default()).collect())
+        Self::Sync((0..instances.min(threads + 4)).map(|_| Mutex::default()).collect())
     }
 
     /// Puts an instance where a call will find it.
     pub(super) fn keep(&self, instance: Instance) {
         match self {
             Self::Sync(slots) => *slots[thread_number() % slots.len()].lock() = Some(Box::new(instance)),
-            Self::Waiting { idle, .. } => idle.lock().push(instance),
+            Self::Waiting(waiting) => waiting.idle.lock().push(instance),
         }
     }
 
@@ -86,9 +103,7 @@ impl Pool {
     {
         match self {
             Self::Sync(slots) => call_sync(slots, template, message, call, params, began),
-            Self::Waiting { permits, idle } => {
-                Box::pin(call_waiting(permits, idle, template, message, call, params, began)).await
-            }
+            Self::Waiting(waiting) => Box::pin(waiting.call(template, message, call, params, began)).await,
         }
     }
 }
@@ -137,43 +152,44 @@ where
     result
 }
 
-async fn call_waiting<P, R>(
-    permits: &Semaphore,
-    idle: &Mutex<Vec<Instance>>,
-    template: &Template,
-    message: &mut Message,
-    call: &Call<P, R>,
-    params: P,
-    began: Instant,
-) -> Result<R, CallError>
-where
-    P: Params,
-    R: Answer,
-{
-    let until = began + call.deadline;
-    let busy = |_| template.error(call.name, Cause::Instances(template.plugin.settings.instances));
-    let permit = tokio::time::timeout_at(until.into(), permits.acquire()).await.map_err(busy)?;
-    let _permit = permit.expect("the semaphore is never closed");
-    let ready = idle.lock().pop();
-    let mut instance = match ready {
-        Some(instance) => instance,
-        None => template.instantiate_async().await?,
-    };
-    instance.begin_waiting(message, until);
-    let ticker = &template.plugin.ticker;
-    let Instance { store, functions, .. } = &mut instance;
-    let result = match (call.pick)(functions) {
-        Some(function) => {
-            let called =
-                tokio::time::timeout_at(until.into(), watched(ticker, function.call_async(store, params)))
-                    .await;
-            called.unwrap_or_else(|_| Err(wasmtime::Trap::Interrupt.into()))
+impl Waiting {
+    async fn call<P, R>(
+        &self,
+        template: &Template,
+        message: &mut Message,
+        call: &Call<P, R>,
+        params: P,
+        began: Instant,
+    ) -> Result<R, CallError>
+    where
+        P: Params,
+        R: Answer,
+    {
+        let until = began + call.deadline;
+        let busy = |_| template.error(call.name, Cause::Instances(template.plugin.settings.instances));
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        let permit = tokio::time::timeout_at(until.into(), permit).await.map_err(busy)?;
+        let turn = Turn::new(permit.expect("the semaphore is never closed"), Arc::clone(&self.senders));
+        let clock = Arc::clone(&turn.clock);
+        let ready = self.idle.lock().pop();
+        let mut instance = match ready {
+            Some(instance) => instance,
+            None => template.instantiate_async().await?,
+        };
+        instance.begin_waiting(message, until, turn);
+        let ticker = &template.plugin.ticker;
+        let Instance { store, functions, .. } = &mut instance;
+        let result = match (call.pick)(functions) {
+            Some(function) => {
+                let called = watched(ticker, function.call_async(store, params));
+                within(until, &clock, called).await.unwrap_or_else(|| Err(wasmtime::Trap::Interrupt.into()))
+            }
+            None => Err(super::call::MissingFunction.into()),
+        };
+        let result = instance.end(message, call.name, result);
+        if instance.can_serve_after(&result) {
+            self.idle.lock().push(instance);
         }
-        None => Err(super::call::MissingFunction.into()),
-    };
-    let result = instance.end(message, call.name, result);
-    if instance.can_serve_after(&result) {
-        idle.lock().push(instance);
+        result
     }
-    result
 }

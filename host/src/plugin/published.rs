@@ -36,7 +36,8 @@ pub struct PluginStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// How it is called: `direct`, as a core module; `sync`, as a component; `async`, as one that imports
-    /// something that waits.
+    /// something that waits; `yielding`, as one that missed its deadline again and again: others need not
+    /// wait for it, and no more of it run at once than there are processors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lane: Option<&'static str>,
     /// Calls so far.
@@ -178,7 +179,10 @@ fn shown(name: &Arc<str>, known: &Known) -> Vec<Shown> {
         build: Arc::downgrade(active),
         sha256: Some(Arc::clone(&active.sha256)),
         state: PluginState::Active,
-        error: refused_error.clone().map(|reason| format!("a newer build is not served: {reason}").into()),
+        error: match &refused_error {
+            Some(reason) => Some(format!("a newer build is not served: {reason}").into()),
+            None => known.unfit.clone(),
+        },
     });
     let refused = known.refused.as_ref().map(|refused| shown_refused(name, refused));
     let next_name = || Arc::<str>::from(format!("{name}@next"));

@@ -4,17 +4,21 @@
 //! few seconds, loads what is new, and publishes a set by swapping one pointer. Whatever is wrong
 //! with a new build, the one before it keeps serving, and the reason is kept to be shown.
 
+mod presence;
+mod probation;
 mod switch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    io,
     path::PathBuf,
-    sync::{Arc, Weak, mpsc},
+    sync::{Arc, OnceLock, Weak, mpsc},
     time::{Duration, Instant},
 };
 
 use super::{
-    Generation, PluginSet, Settings,
+    Generation, Kind, PluginSet, Settings, Uses,
+    bounds::REASON,
     builtin::{self, Builtin},
     directory::{self, Content, File, Files, Format, passed_over::PassedOver},
     load::{Build, LoadError, Loader},
@@ -22,6 +26,8 @@ use super::{
     trial::Trial,
     watch::Watch,
 };
+use crate::text::cut;
+pub(super) use presence::Presence;
 pub use switch::SwitchError;
 pub(super) use switch::{Reply, Switch};
 
@@ -49,6 +55,10 @@ pub(super) struct Known {
     pub(super) previous: Option<Arc<Generation>>,
     /// Builds that were replaced and may still serve messages that began with them.
     pub(super) draining: Vec<Weak<Generation>>,
+    /// An operator wants `previous` back.
+    taken_back: bool,
+    /// Why what serves would have been rolled back, if it were not for what it is.
+    pub(super) unfit: Option<Arc<str>>,
     /// The newest build that could not be published, and why.
     pub(super) refused: Option<Refused>,
     /// Why the next build is not tried out.
@@ -65,6 +75,8 @@ pub(super) struct Refused {
     pub(super) reason: Arc<str>,
     /// It may be a plugin, but it failed when it was tried out.
     pub(super) failed: bool,
+    /// What it is not any more, and is used as.
+    lacks: Vec<Kind>,
 }
 
 /// The reconciler's thread.
@@ -78,6 +90,8 @@ pub(super) struct Reconciler {
     pub(super) published: Arc<Published>,
     pub(super) known: BTreeMap<Arc<str>, Known>,
     pub(super) files: Files,
+    pub(super) presence: Presence,
+    pub(super) uses: Arc<OnceLock<Uses>>,
     pub(super) watch: Watch,
     pub(super) passed_over: PassedOver,
     /// Names of `[plugin.NAME]` without a plugin, of which the log has been told.
@@ -90,7 +104,7 @@ impl Reconciler {
     /// Runs until told to stop.
     pub(super) fn run(&mut self, wakes: &mpsc::Receiver<Wake>) {
         loop {
-            match wakes.recv_timeout(self.interval) {
+            match wakes.recv_timeout(self.presence.next_look(self.interval)) {
                 Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 Ok(wake) => {
                     self.take(wake);
@@ -145,22 +159,20 @@ impl Reconciler {
         }
     }
 
+    /// What counts as there.
+    fn look(&mut self) -> Files {
+        let found = self.stable_look();
+        self.presence.settle(&self.directory, &self.files, found, Instant::now())
+    }
+
     /// Two looks that agree: what is half written or half replaced is left for the next one.
-    fn look(&self) -> Files {
-        let look = |before: &Files| {
-            directory::look(&self.directory, before).unwrap_or_else(|error| {
-                tracing::warn!(directory = %self.directory.display(), %error, "plugins directory cannot be read");
-                before.clone()
-            })
+    fn stable_look(&self) -> io::Result<Files> {
+        let look = |before: &io::Result<Files>| {
+            directory::look(&self.directory, before.as_ref().unwrap_or(&self.files))
         };
-        let hashes = |files: &Files| -> Vec<_> {
-            let hash = |file: &directory::File| {
-                file.content.as_ref().ok().map(|content| Arc::clone(&content.sha256))
-            };
-            files.iter().map(|(name, file)| (Arc::clone(name), hash(file))).collect()
-        };
-        let mut first = look(&self.files);
-        if hashes(&first) == hashes(&self.files) {
+        let known = Ok(self.files.clone());
+        let mut first = look(&known);
+        if hashes(&first) == hashes(&known) {
             return first;
         }
         for _ in 0..200 {
@@ -171,7 +183,7 @@ impl Reconciler {
             }
             first = second;
         }
-        self.files.clone()
+        known
     }
 
     fn wanted(&self, files: &Files) -> Vec<Arc<str>> {
@@ -227,15 +239,20 @@ impl Reconciler {
         let known = self.known.entry(Arc::clone(name)).or_default();
         let serves = known.active.as_ref();
         let tried = serves.and_then(|active| active.trial.as_ref()).map(|trial| &trial.content.sha256);
-        if serves.is_some_and(|active| active.sha256 == content.sha256 && *active.settings() == settings)
-            && tried == next.as_ref().map(|next| &next.sha256)
-        {
+        let same = |active: &Arc<Generation>| {
+            active.sha256 == content.sha256 && *active.settings() == settings && !active.is_slow()
+        };
+        if serves.is_some_and(same) && tried == next.as_ref().map(|next| &next.sha256) {
             known.refused = None;
             return false;
         }
         let refused = known.refused.as_ref();
-        if refused.is_some_and(|refused| refused.is_of(&content, &settings)) {
-            return false;
+        if let Some(refused) = refused.filter(|refused| refused.is_of(&content, &settings)) {
+            // What uses it may have changed meanwhile.
+            let lacks = refused.lacks.clone();
+            if lacks.is_empty() || self.user(name, &lacks).is_some() {
+                return false;
+            }
         }
         self.load(name, &content, settings, next)
     }
@@ -295,14 +312,25 @@ impl Reconciler {
         let began = Instant::now();
         let number = self.next_number;
         let sha256 = Arc::clone(&content.sha256);
-        let build = Build { name, content, settings: settings.clone(), number };
+        let gives_way = self.is_slow(name, content, &settings);
+        let build = Build { name, content, settings: settings.clone(), number, gives_way };
         match self.runtime.block_on(self.loader.load(build)) {
             Ok(mut generation) => {
                 self.next_number += 1;
+                if let Some(refused) = self.lacks_what_is_used(name, &generation) {
+                    return self.refuse(name, refused);
+                }
                 generation.trial = trial.filter(|trial| self.can_stand_in(name, trial, &generation));
                 let kinds = generation.kinds();
-                tracing::info!(plugin = &**name, generation = number, %sha256, ?kinds, took = ?began.elapsed(), "plugin loaded");
-                self.known.entry(Arc::clone(name)).or_default().replace(Arc::new(generation));
+                let lane = generation.lane();
+                tracing::info!(plugin = &**name, generation = number, %sha256, ?kinds, lane, took = ?began.elapsed(), "plugin loaded");
+                let known = self.known.entry(Arc::clone(name)).or_default();
+                let before = known.previous.take();
+                known.replace(Arc::new(generation));
+                if gives_way {
+                    // It is the same build.
+                    known.previous = before;
+                }
                 true
             }
             Err(error) => {
@@ -312,12 +340,21 @@ impl Reconciler {
         }
     }
 
+    /// Whether this is the build that serves, and is to serve otherwise.
+    fn is_slow(&self, name: &str, content: &Content, settings: &Settings) -> bool {
+        let active = self.known.get(name).and_then(|known| known.active.as_ref());
+        let slow = active.filter(|active| active.is_slow() || active.lane() == "yielding");
+        slow.is_some_and(|slow| {
+            slow.sha256 == content.sha256 && slow.settings().deadline == settings.deadline
+        })
+    }
+
     fn load_next(&mut self, name: &Arc<str>, next: &Content, settings: &Settings) -> Option<Trial> {
         let own = Arc::<str>::from(format!("{name}@next"));
         let canary = settings.next.as_ref().map_or(0, |next| next.canary);
         let number = self.next_number;
         let alone = Settings { next: None, ..settings.clone() };
-        let build = Build { name: &own, content: next, settings: alone, number };
+        let build = Build { name: &own, content: next, settings: alone, number, gives_way: false };
         match self.runtime.block_on(self.loader.load_next(name, build, canary)) {
             Ok(trial) => {
                 self.next_number += 1;
@@ -376,57 +413,26 @@ impl Reconciler {
         false
     }
 
-    /// Ends the trial of a next build that crashed at once; the look that follows does the rest.
-    fn end_trials(&mut self) {
-        let trials = self.known.iter().filter_map(|(name, known)| {
-            let active = known.active.as_ref()?;
-            let trial = active.trial.as_ref().filter(|trial| trial.next.is_unfit())?;
-            Some((Arc::clone(name), trial.content.clone(), active.settings().clone()))
-        });
-        let unfit: Vec<_> = trials.collect();
-        for (name, content, settings) in unfit {
-            let reason = "its first calls trapped or exceeded a limit".to_owned();
-            self.refuse_next(&name, &content, &settings, reason, true);
-        }
+    /// A build does not take the place of one whose users it could not serve.
+    fn lacks_what_is_used(&self, name: &str, new: &Generation) -> Option<Refused> {
+        let active = self.known.get(name)?.active.as_ref()?;
+        let filters = [Kind::RequestFilter, Kind::ResponseFilter];
+        let is = |kind: Kind| match filters.contains(&kind) {
+            // A service names a filter, of whichever kind.
+            true => filters.iter().any(|kind| new.is(*kind)),
+            false => new.is(kind),
+        };
+        let lacks: Vec<Kind> = active.kinds().iter().copied().filter(|kind| !is(*kind)).collect();
+        let (kind, user) = self.user(name, &lacks)?;
+        let reason = format!("it is no {kind} any more, and {user} uses it as one: change that first");
+        let (sha256, settings) = (Some(Arc::clone(&new.sha256)), new.settings().clone());
+        Some(Refused { lacks, ..Refused::new(sha256, settings, reason.into(), false) })
     }
 
-    /// Brings back what served before a build that crashed at once.
-    fn roll_back(&mut self) -> bool {
-        self.end_trials();
-        let mut changed = false;
-        for (name, known) in &mut self.known {
-            let Some(unfit) = known.active.as_ref().filter(|active| active.is_unfit()).cloned() else {
-                continue;
-            };
-            let Some(previous) = known.previous.take() else { continue };
-            let (calls, crashes) = unfit.stats.calls_and_crashes();
-            let reason =
-                format!("rolled back: {crashes} of its first {calls} calls trapped or exceeded a limit");
-            tracing::error!(
-                plugin = &**name,
-                generation = unfit.number(),
-                back_to = previous.number(),
-                reason,
-                "plugin rolled back"
-            );
-            let settings = unfit.settings().clone();
-            let sha256 = Some(Arc::clone(&unfit.sha256));
-            known.refused = Some(Refused::new(sha256, settings, reason.into(), true));
-            known.draining.push(Arc::downgrade(&unfit));
-            known.active = Some(previous);
-            self.published.note_rollback();
-            changed = true;
-        }
-        changed
-    }
-
-    fn end_probation(&mut self) {
-        for known in self.known.values_mut() {
-            if known.active.as_ref().is_some_and(|active| active.has_proved_itself()) {
-                known.previous = None;
-            }
-            known.draining.retain(|draining| draining.strong_count() > 0);
-        }
+    /// Who uses a plugin as one of these.
+    fn user(&self, name: &str, kinds: &[Kind]) -> Option<(Kind, String)> {
+        let uses = self.uses.get()?;
+        kinds.iter().find_map(|kind| uses(name, *kind).map(|user| (*kind, user)))
     }
 
     fn show(&self, changed: bool) {
@@ -437,9 +443,20 @@ impl Reconciler {
     }
 }
 
+/// What two looks are compared by: the hashes of files by name.
+type Hashes = Vec<(Arc<str>, Option<Arc<str>>)>;
+
+fn hashes(files: &io::Result<Files>) -> Result<Hashes, io::ErrorKind> {
+    let hash = |file: &File| file.content.as_ref().ok().map(|content| Arc::clone(&content.sha256));
+    let files = files.as_ref().map_err(io::Error::kind)?;
+    Ok(files.iter().map(|(name, file)| (Arc::clone(name), hash(file))).collect())
+}
+
 impl Refused {
     fn new(sha256: Option<Arc<str>>, settings: Settings, reason: Arc<str>, failed: bool) -> Self {
-        Self { sha256, settings, reason, failed }
+        // What is wrong with a file may be told in words out of it.
+        let reason = if reason.len() > REASON { cut(&reason, REASON).into() } else { reason };
+        Self { sha256, settings, reason, failed, lacks: Vec::new() }
     }
 
     fn is_of(&self, content: &Content, settings: &Settings) -> bool {
@@ -453,6 +470,7 @@ impl Known {
             self.draining.push(Arc::downgrade(&before));
             self.previous = Some(before);
         }
+        self.unfit = None;
         self.refused = None;
     }
 }

@@ -12,7 +12,12 @@ use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, Instance as Exports, TypedFunc};
 
-use super::{Kind, guest::Guest};
+use super::{
+    Kind,
+    bounds::{Cut, NAME},
+    guest::Guest,
+    types::Said,
+};
 
 /// What only the engine may import.
 pub(super) const IMPORTS: &str = "message-flow:script/";
@@ -29,7 +34,7 @@ pub(super) struct Script {
 const READS_BODY: &str = "readsBody";
 
 /// Reads the script in an instance of the engine, and says what it exports.
-pub(super) type LoadFunction = TypedFunc<(), (Result<Vec<String>, String>,)>;
+pub(super) type LoadFunction = TypedFunc<(), (Result<Vec<Cut<NAME>>, Said>,)>;
 
 /// The engine's own function; none in other components.
 pub(super) fn find(

@@ -24,6 +24,9 @@ pub struct Settings {
     pub body: u64,
     /// What a message gets when a call fails; none: as [`OnError::Closed`].
     pub on_error: Option<OnError>,
+    /// Whether the build before a new one comes back by itself when that crashes at once; none: unless
+    /// it is a filter that closes its service when it fails.
+    pub rollback: Option<bool>,
     /// Capabilities beyond those that every plugin has.
     pub grant: Vec<Grant>,
     /// The next build, to be tried out.
@@ -50,6 +53,7 @@ impl Default for Settings {
             state_limit: 16 << 20,
             body: 1 << 20,
             on_error: None,
+            rollback: None,
             grant: Vec::new(),
             next: None,
         }

@@ -129,7 +129,7 @@ impl Solo {
     }
 
     fn build(&self, settings: Settings) -> Build<'_> {
-        Build { name: &self.name, content: &self.content, settings, number: 1 }
+        Build { name: &self.name, content: &self.content, settings, number: 1, gives_way: false }
     }
 
     fn refused(&self, error: impl std::fmt::Display) -> SoloError {

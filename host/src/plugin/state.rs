@@ -10,6 +10,7 @@
 mod clock;
 mod disk;
 mod entries;
+pub(super) mod imagined;
 mod journal;
 mod store;
 mod stores;
@@ -22,12 +23,18 @@ pub use entries::Value;
 pub use store::{Cell, StateStore};
 pub use stores::{StateOptions, StateStores};
 
+/// The most bytes of a key.
+pub const MAX_KEY: usize = 64 << 10;
+
 /// Why a change was refused. Nothing was changed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum StateError {
     /// It would exceed the limit, in bytes.
     #[error("the plugin's state is full: its `state_limit` is {} (keys and values count)", crate::units::Size(*.0))]
     Full(u64),
+    /// A key is longer than [`MAX_KEY`].
+    #[error("a key has at most {MAX_KEY} bytes")]
+    Key,
     /// `add`: what is there is not a number.
     #[error("what is stored there is not a number")]
     NotANumber,

@@ -119,17 +119,18 @@ impl Stats {
     /// Counts a call that gave no answer.
     #[cold]
     pub(super) fn count_failure(&self, cause: &Cause) {
-        let (label, crash) = match cause {
-            Cause::Said(_) | Cause::Nonsense(_) | Cause::Fault(_) | Cause::Missing => ("error", false),
-            Cause::Trap(_) | Cause::Exit { .. } => ("trap", true),
-            Cause::Deadline(..) => ("timeout", true),
-            Cause::Memory(_) => ("memory", true),
-            Cause::Instances(_) | Cause::Pool => ("instances", false),
-            Cause::Host(_) => ("host", true),
+        let label = match cause {
+            Cause::Sender => return,
+            Cause::Said(_) | Cause::Nonsense(_) | Cause::Fault(_) | Cause::Missing => "error",
+            Cause::Trap(_) | Cause::Exit { .. } => "trap",
+            Cause::Deadline(..) => "timeout",
+            Cause::Memory(_) => "memory",
+            Cause::Instances(_) | Cause::Pool => "instances",
+            Cause::Host(_) => "host",
         };
         let [plugin, generation] = &self.labels;
         self.families.failures.with_label_values(&[plugin.as_str(), generation.as_str(), label]).inc();
-        if crash {
+        if cause.is_crash() {
             self.crashes.fetch_add(1, Ordering::Relaxed);
         }
     }

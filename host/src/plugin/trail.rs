@@ -46,7 +46,8 @@ impl Mark {
     /// Puts it on a request that the plugin makes, about a message with this trail.
     pub(super) fn put_on(&self, headers: &mut HeaderMap, trail: &Trail) {
         for mark in trail.0.iter().chain([&self.0]) {
-            headers.append(VIA, mark.clone());
+            // A map that is full is none that can be sent.
+            let _ = headers.try_append(VIA, mark.clone());
         }
     }
 }

@@ -101,6 +101,10 @@ impl Trial {
         active: &Generation,
         message: &mut Message,
     ) -> Result<Decision, CallError> {
+        if message.dry {
+            let next = share(&self.plugin, message.client.as_str()) < self.canary;
+            return if next { &self.next } else { active }.resolve_alone(message).await;
+        }
         if self.decides(message.client.as_str()) {
             return self.next.resolve_alone(message).await;
         }
@@ -167,6 +171,7 @@ impl Trial {
                 .map(|head| Box::new(ResponseHead { status: head.status, headers: head.headers.clone() })),
             event: message.event.clone(),
             body: None,
+            dry: false,
         })
     }
 

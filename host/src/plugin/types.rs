@@ -6,6 +6,11 @@ use std::sync::Arc;
 
 use wasmtime::component::{ComponentType, Lift, Lower};
 
+use super::bounds::{Cut, NAME, REASON, VALUE, Whole};
+
+/// What a guest says when it fails.
+pub(super) type Said = Cut<REASON>;
+
 #[derive(ComponentType, Lift, Lower)]
 #[component(record)]
 pub(super) struct ServiceId {
@@ -29,20 +34,20 @@ pub(super) struct Server {
 #[component(record)]
 pub(super) struct Rejection {
     pub(super) status: u16,
-    pub(super) reason: String,
+    pub(super) reason: Cut<REASON>,
 }
 
 #[derive(ComponentType, Lift)]
 #[component(variant)]
 pub(super) enum Decision {
     #[component(name = "server")]
-    Server(String),
+    Server(Whole<VALUE>),
     #[component(name = "pass")]
     Pass,
     #[component(name = "reject")]
     Reject(Rejection),
     #[component(name = "other")]
-    Other(String),
+    Other(Cut<NAME>),
 }
 
 #[derive(ComponentType, Lift)]
@@ -53,7 +58,7 @@ pub(super) enum Verdict {
     #[component(name = "respond")]
     Respond(Rejection),
     #[component(name = "other")]
-    Other(String),
+    Other(Cut<NAME>),
 }
 
 #[derive(ComponentType, Lift)]
@@ -64,11 +69,11 @@ pub(super) enum EventVerdict {
     #[component(name = "drop")]
     Drop,
     #[component(name = "redirect")]
-    Redirect(String),
+    Redirect(Whole<NAME>),
     #[component(name = "reject")]
-    Reject(String),
+    Reject(Cut<REASON>),
     #[component(name = "other")]
-    Other(String),
+    Other(Cut<NAME>),
 }
 
 #[derive(ComponentType, Lift, Lower)]

@@ -27,6 +27,9 @@ use super::{
 use egress::Egress;
 use output::{Printer, Written};
 
+/// The most random bytes that a guest gets at once; it would be 64 MiB.
+const RANDOM: u64 = 64 << 10;
+
 /// What WASI needs in a store.
 pub(super) struct Wasi {
     context: WasiCtx,
@@ -48,6 +51,7 @@ impl Wasi {
             .iter()
             .filter_map(|grant| if let Grant::Tcp(address) = grant { Some(*address) } else { None })
             .collect();
+        context.max_random_size(RANDOM);
         context.allow_tcp(!addresses.is_empty()).allow_udp(false).allow_ip_name_lookup(false);
         context.socket_addr_check(move |address, purpose| {
             let granted = match purpose {
@@ -68,7 +72,8 @@ impl Wasi {
         let written = Arc::<Mutex<Written>>::default();
         context.stdout(Printer { file: 1, written: Arc::clone(&written) });
         context.stderr(Printer { file: 2, written: Arc::clone(&written) });
-        let (http, egress) = (WasiHttpCtx::new(), Egress::new(grants, plugin.mark.clone()));
+        let (http, egress) =
+            (WasiHttpCtx::new(), Egress::new(grants, plugin.mark.clone(), Arc::clone(&plugin.name)));
         let (context, table, began) = (context.build(), ResourceTable::new(), Instant::now());
         Self { context, table, http, egress, written, began }
     }

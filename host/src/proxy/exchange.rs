@@ -14,21 +14,22 @@ use super::{
     Plan, Worker, bearer,
     filter::{self, Head, Passing},
     forward::{Forwarded, Outbound},
+    gather::gather,
     head::{self, Seen},
     identify,
-    plan::{Found, ServicePlan},
+    plan::{Found, Plugin, ServicePlan},
     reply::{Exchange, Reply},
     respond::Refusal,
     route::{self, Choice},
     routes::{self, Target},
     sources::Known,
     upgrade,
-    upload::{Pace, Upload},
+    upload::{self, Pace, Upload},
     version::Unversioned,
 };
 use crate::{
     grpc,
-    listener::{BoxError, Connection, Incoming, Watch},
+    listener::{BoxError, Connection, Incoming, Phase, Watch},
     plugin::{
         body::ask_for_whole,
         message::{ClientId, target as target_of},
@@ -139,7 +140,27 @@ impl Inbound {
             match filter::requests_at_once(&passing, head, &mut body) {
                 Some(passed) => passed?,
                 // Boxed, to keep the future of a message without filters small.
-                None => Box::pin(filter::requests(&passing, head, &mut body)).await?,
+                None => {
+                    // A filter may read the body, which takes as long as its client likes. A small one is here
+                    // before a filter is called, and holds none of its instances meanwhile.
+                    if plan.request_filters.iter().any(Plugin::reads_body) {
+                        body = Box::pin(gather(self, body, settings.body_timeout)).await?;
+                    }
+                    let head = &mut Head { parts: &mut self.head, cut: &mut self.cut };
+                    let exchange = &self.exchange;
+                    if !body.is_end_stream() {
+                        exchange.watch.arm(Phase::RequestBody, settings.body_timeout);
+                    }
+                    let passed = Box::pin(filter::requests(&passing, head, &mut body));
+                    exchange.in_time(passed).await?;
+                    exchange.watch.disarm();
+                    if let RequestBody::Stream(stream) = body {
+                        let (watch, response_timeout) = (exchange.watch.clone(), settings.response_timeout);
+                        body = RequestBody::Stream(
+                            upload::Seen { stream, watch, response_timeout }.boxed_unsync(),
+                        );
+                    }
+                }
             }
         }
         if plan.reads_responses {
@@ -171,7 +192,10 @@ impl Inbound {
             let passing =
                 Passing { known: &known, connection: &self.exchange.connection, server: choice.name(plan) };
             let head = &mut Head { parts: &mut self.head, cut: &mut self.cut };
-            response = Box::pin(filter::responses(&passing, head, response)).await?;
+            let exchange = &self.exchange;
+            exchange.watch.arm(Phase::ResponseBody, settings.body_timeout);
+            let passed = Box::pin(filter::responses(&passing, head, response, &exchange.watch));
+            response = exchange.in_time(passed).await?;
         }
         self.exchange.server = Some(choice.endpoint);
         Ok(response)

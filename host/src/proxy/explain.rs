@@ -167,6 +167,7 @@ impl Sources for Dry<'_> {
         let Some(generation) = &registrar.generation else { return missing(registrar) };
         let mut message = sources::message(self.head, 0, self.known, None);
         message.candidates = Some(self.known.plan.clone());
+        message.dry = true;
         let answer = generation.resolve(&mut message).await;
         sources::give_back(self.head, message);
         sources::asked(answer)

@@ -6,10 +6,10 @@ use futures_util::FutureExt;
 use http::{Response, StatusCode, request::Parts};
 use http_body_util::BodyExt;
 
-use super::{plan::Plugin, reply::Reply, respond::Refusal, sources};
+use super::{gather, plan::Plugin, reply::Reply, respond::Refusal, sources};
 use crate::{
-    listener::Connection,
-    plugin::{Body, CallError, Generation, OnError, Verdict, body::coding::Unreadable, message},
+    listener::{Connection, Phase, Watch},
+    plugin::{Body, CallError, Cause, Generation, OnError, Verdict, body, body::coding::Unreadable, message},
     upstream::RequestBody,
 };
 
@@ -86,6 +86,7 @@ async fn request(
     }
     let verdict = generation.on_request(message).await;
     let unread = message.unread().map(unread);
+    let broken = message.body.as_ref().and_then(Body::broken).cloned();
     let left = if verdict.is_ok() { message.take_body() } else { message.take_body_unchanged() };
     if let Some(left) = left {
         *body = RequestBody::Stream(left);
@@ -94,8 +95,9 @@ async fn request(
         (Ok(Verdict::Respond(rejection)), _) => Err(Refusal::Rejected(rejection.status, rejection.reason)),
         // The client's fault, and neither the plugin's nor anything that it may make light of.
         (_, Some(refusal)) if generation.on_error() == OnError::Closed => Err(refusal),
-        (Ok(Verdict::Forward), _) => Ok(()),
-        (Err(error), _) => failed(generation, error),
+        (Ok(Verdict::Forward), _) | (Err(_), Some(_)) => Ok(()),
+        (Err(CallError { cause: Cause::Sender, .. }), None) => Err(broken_body(broken)),
+        (Err(error), None) => failed(generation, error),
     }
 }
 
@@ -118,6 +120,7 @@ pub(super) async fn responses(
     passing: &Passing<'_>,
     head: &mut Head<'_>,
     response: Response<Reply>,
+    watch: &Arc<Watch>,
 ) -> Result<Response<Reply>, Refusal> {
     let mut message = head.show(passing);
     let (mut parts, mut body) = response.into_parts();
@@ -129,7 +132,12 @@ pub(super) async fn responses(
             return Err(Refusal::PluginLoop(plugin.name.to_string()));
         }
         if let (true, Some(head)) = (generation.reads_body(), &message.response) {
-            message.body = Some(Body::of_response(body.into_stream(), head));
+            let watch = Arc::clone(watch);
+            let touched = body.map_frame(move |frame| {
+                watch.touch();
+                frame
+            });
+            message.body = Some(Body::of_response(touched.boxed_unsync(), head));
             body = Reply::own(bytes::Bytes::new());
         }
         let shown = generation.on_response(&mut message).await;
@@ -137,14 +145,31 @@ pub(super) async fn responses(
         if let Some(left) = left {
             body = Reply::filtered(left);
         }
-        if let Err(error) = shown {
-            failed(generation, error)?;
+        match shown {
+            Ok(()) => {}
+            Err(CallError { cause: Cause::Sender, .. }) => return Err(broken_response()),
+            Err(error) => failed(generation, error)?,
         }
     }
     if let Some(head) = message.response.take() {
         (parts.status, parts.headers) = (head.status, head.headers);
     }
     Ok(Response::from_parts(parts, body))
+}
+
+/// A filter had to do without the whole of a request's body: what its client is told.
+fn broken_body(broken: Option<body::Broken>) -> Refusal {
+    match broken {
+        Some(body::Broken(error)) => gather::broken(&*error),
+        None => Refusal::Overdue(Phase::RequestBody),
+    }
+}
+
+fn broken_response() -> Refusal {
+    Refusal::Unacceptable(
+        StatusCode::BAD_GATEWAY,
+        "the server's response broke off, or stood still for too long",
+    )
 }
 
 fn loaded(plugin: &Plugin) -> Result<&Arc<Generation>, Refusal> {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     listener::Phase,
-    upstream::{BoxError, RequestBody, whole::Whole},
+    upstream::{RequestBody, whole::Whole},
 };
 
 /// What is small, in bytes: what the kernel would take of a body without anybody reading it. Larger
@@ -45,7 +45,7 @@ pub(super) async fn gather(
             match Pin::new(&mut stream).poll_frame(cx) {
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Ready(Some(Ok(frame))) => whole.push(frame),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&*error))),
                 Poll::Pending if exchange.is_overdue(cx) => {
                     return Poll::Ready(Err(Refusal::Overdue(Phase::RequestBody)));
                 }
@@ -58,7 +58,7 @@ pub(super) async fn gather(
 }
 
 /// Why a client's body did not come.
-fn broken(error: &BoxError) -> Refusal {
+pub(super) fn broken(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Refusal {
     if error.is::<TooLong>() {
         head::too_long()
     } else if error.is::<TooSlow>() {

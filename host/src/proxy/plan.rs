@@ -106,6 +106,13 @@ pub struct Plugin {
     pub generation: Option<Arc<Generation>>,
 }
 
+impl Plugin {
+    /// Whether bodies are shown to it.
+    pub(super) fn reads_body(&self) -> bool {
+        self.generation.as_ref().is_some_and(|generation| generation.reads_body())
+    }
+}
+
 impl Compiler {
     /// Compiles plans whose active checks run on this runtime.
     pub fn new(endpoints: Arc<Endpoints>, metrics: Arc<Metrics>, runtime: Handle) -> Self {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Worker, plan::ServicePlan};
+use super::{Worker, plan::ServicePlan, respond::Refusal};
 use crate::{
     listener::{BoxError, Connection, Phase, Watch},
     plugin::message::{BodyStream, ClientId},
@@ -51,11 +51,6 @@ impl Reply {
     pub(crate) fn ending(mut self, exchange: Exchange) -> Self {
         self.exchange = Some(exchange);
         self
-    }
-
-    /// As filters get it.
-    pub(crate) fn into_stream(self) -> BodyStream {
-        http_body_util::BodyExt::boxed_unsync(self)
     }
 
     fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -162,6 +157,22 @@ impl Exchange {
             self.watch.register(cx.waker());
         }
         self.watch.overdue().is_some()
+    }
+
+    /// What comes of something that waits for a body, unless that takes too long.
+    pub(super) async fn in_time<T>(
+        &self,
+        passing: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let mut passing = std::pin::pin!(passing);
+        std::future::poll_fn(|cx| {
+            let body = [Phase::RequestBody, Phase::ResponseBody];
+            match self.is_overdue(cx).then(|| self.watch.phase()).filter(|phase| body.contains(phase)) {
+                Some(phase) => Poll::Ready(Err(Refusal::Overdue(phase))),
+                None => passing.as_mut().poll(cx),
+            }
+        })
+        .await
     }
 
     fn count(&self, seconds: f64) {

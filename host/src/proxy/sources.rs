@@ -160,6 +160,14 @@ impl Sources for Asking<'_> {
         asked(answer)
     }
 
+    fn misled(&mut self, why: &str) {
+        let Known { plan, client, .. } = self.known;
+        let registrar = plan.registrar.as_ref().and_then(|registrar| registrar.generation.as_ref());
+        if let Some(registrar) = registrar {
+            registrar.misled("resolve", why, &plan.service.id, client.as_str());
+        }
+    }
+
     fn on_error(&self) -> OnError {
         on_error(self.known.plan)
     }
@@ -216,6 +224,7 @@ pub(super) fn message(
         response: None,
         event: None,
         body: None,
+        dry: false,
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::listener::{BoxError, Incoming, Phase, Watch};
+use crate::{
+    listener::{BoxError, Incoming, Phase, Watch},
+    plugin::body::BodyStream,
+};
 
 /// A body that is passed on as it comes, with backpressure.
 pub(super) struct Upload {
@@ -66,11 +69,42 @@ pub(super) struct TooLong;
 #[error("the body comes too slowly")]
 pub(super) struct TooSlow;
 
-impl Upload {
-    fn ended(&self) {
-        if self.watch.phase() == Phase::RequestBody {
-            self.watch.arm(Phase::ResponseHead, self.response_timeout);
+/// The body has been sent: from now on the server's answer is waited for.
+fn ended(watch: &Watch, response_timeout: Duration) {
+    if watch.phase() == Phase::RequestBody {
+        watch.arm(Phase::ResponseHead, response_timeout);
+    }
+}
+
+/// A body that filters have seen, and may have read to its end long before it is sent.
+pub(super) struct Seen {
+    pub(super) stream: BodyStream,
+    pub(super) watch: Arc<Watch>,
+    pub(super) response_timeout: Duration,
+}
+
+impl Body for Seen {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.stream).poll_frame(cx));
+        if frame.is_none() || this.stream.is_end_stream() {
+            ended(&this.watch, this.response_timeout);
         }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.stream.size_hint()
     }
 }
 
@@ -88,7 +122,7 @@ impl Body for Upload {
             this.pace.waits(this.watch.now());
         }
         let Some(frame) = ready!(polled) else {
-            this.ended();
+            ended(&this.watch, this.response_timeout);
             return Poll::Ready(None);
         };
         let frame = frame?;
@@ -100,7 +134,7 @@ impl Body for Upload {
             this.watch.touch();
         }
         if this.incoming.is_end_stream() {
-            this.ended();
+            ended(&this.watch, this.response_timeout);
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -33,6 +33,7 @@ mod language_chance;
 mod language_faults;
 mod language_kinds;
 mod languages;
+mod limits;
 mod memory;
 mod new_plugins;
 mod nothing_silent;

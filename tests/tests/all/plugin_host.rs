@@ -49,11 +49,11 @@ impl Host {
         self.directory.path().join("plugins").join(format!("{name}.wasm"))
     }
 
-    /// Waits until something was published, and fails when nothing is for ten seconds.
+    /// Waits until something was published, and fails when nothing is for twenty seconds.
     async fn published(&self, act: impl FnOnce()) {
         let mut changes = self.plugins.subscribe();
         act();
-        let changed = tokio::time::timeout(Duration::from_secs(10), changes.changed()).await;
+        let changed = tokio::time::timeout(Duration::from_secs(20), changes.changed()).await;
         changed.unwrap_or_else(|_| panic!("nothing published: {:#?}", self.plugins.status())).unwrap();
     }
 }
@@ -208,25 +208,109 @@ async fn a_build_is_replaced_refused_and_removed_without_a_gap() {
     assert!(!host.plugins.current().by_name.contains_key("s"));
 }
 
-#[tokio::test]
-async fn a_build_that_crashes_at_once_is_rolled_back() {
-    let host = start(&[], &[("s", "stamp")]);
+/// A host in which a build that always traps took the place of one that does not.
+async fn trapping(settings: Settings) -> (Host, u64) {
+    let host = start(&[("s", settings)], &[("s", "stamp")]);
     let first = host.get("s").number();
     let trapper = guests::bytes("trapper");
     host.published(|| std::fs::write(host.file("s"), trapper).unwrap()).await;
+    (host, first)
+}
+
+async fn call_for(build: &Generation, clients: usize) {
+    for call in 0..10 {
+        let client = format!("c{}", call % clients);
+        let mut message = Message { client: client.as_str().into(), ..with(&[]) };
+        build.on_request(&mut message).await.unwrap_err();
+    }
+}
+
+fn error_of(host: &Host, state: PluginState) -> Option<String> {
+    host.plugins.status().into_iter().find(|status| status.name == "s" && status.state == state)?.error
+}
+
+#[tokio::test]
+async fn a_build_that_crashes_at_once_is_rolled_back() {
+    let (host, first) = trapping(Settings { rollback: Some(true), ..Settings::default() }).await;
     let bad = host.get("s");
     host.published(|| {
-        tokio::spawn(async move {
-            for _ in 0..10 {
-                bad.on_request(&mut with(&[])).await.unwrap_err();
-            }
-        });
+        tokio::spawn(async move { call_for(&bad, 5).await });
     })
     .await;
     assert_eq!(host.get("s").number(), first);
-    let status = host.plugins.status();
-    let refused = status.iter().find(|status| status.state == PluginState::Failed).unwrap();
-    assert!(refused.error.as_deref().unwrap().starts_with("rolled back: "), "{refused:?}");
+    let error = error_of(&host, PluginState::Failed).unwrap();
+    assert!(error.starts_with("rolled back: "), "{error}");
+}
+
+#[tokio::test]
+async fn one_client_judges_no_build() {
+    let (host, first) = trapping(Settings { rollback: Some(true), ..Settings::default() }).await;
+    call_for(&host.get("s"), 1).await;
+    host.plugins.look();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_ne!(host.get("s").number(), first, "one client had a build rolled back");
+}
+
+#[tokio::test]
+async fn a_filter_that_protects_is_rolled_back_by_an_operator_alone() {
+    let (host, first) = trapping(Settings::default()).await;
+    let bad = host.get("s");
+    call_for(&bad, 5).await;
+    let told = |host: &Host| error_of(host, PluginState::Active).unwrap_or_default();
+    wait_until(|| told(&host).contains("POST /v1/plugins/s/rollback")).await;
+    assert_eq!(host.get("s").number(), bad.number());
+    host.plugins.roll_back("s").await.unwrap();
+    assert_eq!(host.get("s").number(), first);
+    let error = error_of(&host, PluginState::Failed).unwrap();
+    assert_eq!(error, "rolled back: an operator said so");
+}
+
+#[tokio::test]
+async fn a_build_that_misses_its_deadline_again_and_again_gives_way() {
+    let host = start(&[], &[("f", "faulty")]);
+    let faulty = host.get("f");
+    assert_eq!(faulty.lane(), "direct");
+    for _ in 0..5 {
+        error(&faulty, &[("fault", "loop")]).await;
+    }
+    wait_until(|| host.get("f").lane() == "yielding").await;
+    let faulty = host.get("f");
+    let mut ticks = 0_u32;
+    let (looped, ()) = tokio::join!(error(&faulty, &[("fault", "loop")]), async {
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            ticks += 1;
+        }
+    });
+    assert!(looped.contains("its deadline of 50ms"), "{looped}");
+    assert_eq!(ticks, 5, "others went on meanwhile");
+    faulty.on_request(&mut with(&[])).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_gone_for_a_moment_goes_on() {
+    let host = start(&[], &[("s", "stamp")]);
+    let (first, directory) = (host.get("s").number(), host.directory.path().join("plugins"));
+    let aside = host.directory.path().join("aside");
+    let goes_on = async |what: &str| {
+        host.plugins.look();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(host.get("s").number(), first, "{what}");
+    };
+    // As editors do.
+    std::fs::rename(host.file("s"), &aside).unwrap();
+    goes_on("a file that is renamed").await;
+    std::fs::rename(&aside, host.file("s")).unwrap();
+    std::fs::rename(&directory, &aside).unwrap();
+    goes_on("a directory that is gone").await;
+    std::fs::create_dir(&directory).unwrap();
+    goes_on("a directory that is empty").await;
+    std::fs::write(host.file("s"), "").unwrap();
+    goes_on("a file that is torn").await;
+    // Another directory in its place is watched as this one was.
+    host.published(|| std::fs::write(host.file("s"), guests::marked("stamp", "two")).unwrap()).await;
+    host.published(|| std::fs::remove_dir_all(&directory).unwrap()).await;
+    assert!(!host.plugins.current().by_name.contains_key("s"), "what stays gone is unloaded");
 }
 
 #[tokio::test]

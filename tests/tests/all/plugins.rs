@@ -197,20 +197,19 @@ async fn a_huge_file_is_refused_without_being_read() {
 
 #[tokio::test]
 async fn a_generation_that_misbehaves_at_once_is_rolled_back() {
-    let (gateway, _upstream) = stamping().await;
+    let upstream = Upstream::start("a").await;
+    let gateway = Gateway::setup().config("[plugin.stamp]\nrollback = true\n").start().await;
+    gateway.put("chat", json!({ "server": upstream.uri(), "filters": ["stamp"] })).await;
     gateway.drop_plugin("stamp.wasm", guests::marked("stamp", "1"));
     stamped(&gateway, "1").await;
 
     gateway.drop_plugin("stamp.wasm", guests::bytes("trapper"));
-    // Wait until it serves (and fails), or was rolled back already.
+    // Wait until it serves (and fails, for many clients), or was rolled back already.
+    let client = std::cell::Cell::new(0);
     eventually(|| async {
-        let reply = gateway.get("/chat/").send().await;
-        let log = gateway.log();
-        if reply.status == 503 || log.contains("rolled back") {
-            Ok(())
-        } else {
-            Err("the trapper never served")
-        }
+        client.set(client.get() + 1);
+        gateway.get("/chat/").client(&format!("client-{}", client.get())).send().await;
+        if gateway.log().contains("rolled back") { Ok(()) } else { Err("it was not rolled back") }
     })
     .await;
 
@@ -256,4 +255,63 @@ async fn metrics_count_calls_and_traps() {
         let counted = lines.iter().any(|line| line.contains(word) && !line.ends_with(" 0"));
         assert!(counted, "no {word} in {lines:#?}");
     }
+}
+
+#[tokio::test]
+async fn a_build_that_is_not_what_its_users_need_is_refused_and_they_are_named() {
+    let upstream = Upstream::start("a").await;
+    let config = "[plugin.near.config]\nchoose = \"first\"\n";
+    let gateway = Gateway::setup().config(config).plugin("near", guests::wasm("chooser")).start().await;
+    let before = gateway.active("near").await["sha256"].clone();
+    gateway.put("chat", json!({ "servers": [upstream.uri()], "registrar": "near", "sticky": false })).await;
+    gateway.get("/chat/").send().await.expect(200);
+
+    gateway.drop_plugin("near.wasm", guests::bytes("gate"));
+    let refused = gateway.plugin("near", |entry| entry["state"] == "refused").await;
+    let error = refused["error"].as_str().unwrap_or_default();
+    assert_eq!(error, "it is no registrar any more, and service `chat` uses it as one: change that first");
+    assert_eq!(gateway.active("near").await["sha256"], before);
+    gateway.get("/chat/").send().await.expect(200);
+
+    gateway.put("chat", json!({ "servers": [upstream.uri()], "sticky": false })).await;
+    gateway.plugin("near", |entry| entry["state"] == "active" && entry["sha256"] != before).await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_its_clients_fault() {
+    use message_flow_tests::raw::Raw;
+
+    let upstream = Upstream::start("a").await;
+    let config = "[proxy.timeouts]\nbody = \"1s\"\n[plugin.reader]\ninstances = 2\n";
+    let gateway = Gateway::setup().config(config).plugin("reader", guests::wasm("reader")).start().await;
+    gateway.active("reader").await;
+    gateway.put("chat", json!({ "server": upstream.uri(), "filters": ["reader"] })).await;
+    let head = "POST /chat/ HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n";
+
+    let mut slow = Raw::connect(gateway.proxy()).await;
+    slow.say(format!("{head}01234")).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Longer than its deadline, and not too long.
+    slow.say("56789").await;
+    slow.hear("HTTP/1.1 200").await;
+
+    let mut stalled = vec![];
+    for _ in 0..4 {
+        let mut raw = Raw::connect(gateway.proxy()).await;
+        raw.say(format!("{head}01234")).await;
+        stalled.push(raw);
+    }
+    // As many as may run at once wait, and others go on.
+    gateway.call("POST", "/chat/").body("0123456789").send().await.expect(200);
+    for raw in &mut stalled {
+        raw.hear("HTTP/1.1 408").await;
+    }
+    let mut broken = Raw::connect(gateway.proxy()).await;
+    broken.say(format!("{head}01234")).await;
+    drop(broken);
+    gateway.call("POST", "/chat/").body("0123456789").send().await.expect(200);
+
+    let entry = gateway.active("reader").await;
+    assert_eq!((&entry["crashes"], &entry["last_error"]), (&json!(0), &Value::Null), "{entry}");
+    assert!(gateway.metric("message_flow_plugin_failures_total").await < 1.0);
 }

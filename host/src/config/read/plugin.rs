@@ -27,6 +27,7 @@ fn one(name: &str, section: Section<'_>) -> Settings {
         state_limit: section.get("state_limit", Value::size).unwrap_or(default.state_limit),
         body: section.get("body", Value::size).unwrap_or(default.body),
         on_error: section.get("on_error", |value| value.choice(&ON_ERROR)).or(default.on_error),
+        rollback: section.get("rollback", Value::switch).or(default.rollback),
         grant: section.get("grant", |value| value.list(Value::parse)).unwrap_or(default.grant),
         next: next(&section),
     };

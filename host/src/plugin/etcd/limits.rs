@@ -1,11 +1,14 @@
 //! etcd's limits, checked before anything is sent, so that the error says what is too large.
 
 use super::{Comparison, EtcdError, KeyRange, Operation, Transaction};
+use crate::text::shown;
 
 /// etcd's `--max-txn-ops`, by default.
 const OPERATIONS: usize = 128;
 /// etcd's `--max-request-bytes` is 1.5 MiB by default; some of it is for the encoding.
 const REQUEST_BYTES: usize = 1536 * 1024 - 16 * 1024;
+/// The most bytes of a key.
+const KEY_BYTES: usize = 64 << 10;
 /// What the encoding takes for each operation, and a little more.
 const OPERATION_BYTES: usize = 48;
 
@@ -36,12 +39,16 @@ pub(super) fn check(transaction: &Transaction) -> Result<(), EtcdError> {
 }
 
 pub(super) fn check_range(keys: &KeyRange) -> Result<(), EtcdError> {
+    if keys.start.len().max(keys.end.as_ref().map_or(0, String::len)) > KEY_BYTES {
+        return Err(EtcdError::Invalid(format!("a key of more than {KEY_BYTES} bytes")));
+    }
     match &keys.end {
         _ if keys.start.is_empty() => Err(EtcdError::Invalid("an empty key".into())),
         // "\0" stands for: to the last key there is.
         Some(end) if *end <= keys.start && end != "\0" => Err(EtcdError::Invalid(format!(
-            "a range that ends at `{end}`, before it begins at `{}`",
-            keys.start
+            "a range that ends at `{}`, before it begins at `{}`",
+            shown(end),
+            shown(&keys.start)
         ))),
         _ => Ok(()),
     }
@@ -55,7 +62,7 @@ fn check_keys(operations: &[Operation]) -> Result<(), EtcdError> {
                 return Err(EtcdError::Invalid("an empty key".into()));
             }
             Operation::Put { key, .. } if !put.insert(key) => {
-                return Err(EtcdError::Invalid(format!("two values for `{key}` in a transaction")));
+                return Err(EtcdError::Invalid(format!("two values for `{}` in a transaction", shown(key))));
             }
             _ => {}
         }
@@ -125,5 +132,7 @@ mod tests {
         let range = |start: &str, end: &str| KeyRange { start: start.into(), end: Some(end.into()) };
         assert!(refusal(vec![Operation::Delete(range("b", "a"))]).contains("before it begins"));
         assert_eq!(refusal(vec![Operation::Delete(range("b", "\0"))]), "");
+        let long = "k".repeat(KEY_BYTES + 1);
+        assert!(refusal(vec![Operation::Delete(range(&long, "l"))]).contains("more than 65536 bytes"));
     }
 }

@@ -3,20 +3,27 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{
+    HeaderName, HeaderValue, StatusCode,
+    header::{self, MaxSizeReached},
+};
 use wasmtime::{
     StoreContextMut,
-    component::{Linker, LinkerInstance, WasmList, WasmStr},
+    component::{Linker, LinkerInstance, WasmList},
 };
 
 use super::{
     interface,
     lane::{Lane, Linked, PAIRS, Pairs, Str, Text},
 };
-use crate::plugin::{
-    guest::{Guest, Head},
-    message::ClientId,
-    types::{Server, ServiceId},
+use crate::{
+    plugin::{
+        bounds::{HEADERS, NAME, TooLong, VALUE, Whole},
+        guest::{Guest, Head},
+        message::ClientId,
+        types::{Server, ServiceId},
+    },
+    text::shown,
 };
 
 type Store<'a> = StoreContextMut<'a, Guest>;
@@ -57,7 +64,7 @@ fn request(lane: &mut impl Lane) -> Linked {
     lane.define::<(), Option<Text>>(REQUEST, "server", |guest, ()| {
         guest.message.server.clone().map(Text::Shared)
     })?;
-    lane.define::<(Str,), ()>(REQUEST, "set-path", |guest, (path,)| set_path(guest, path))?;
+    lane.define::<(Str<VALUE>,), ()>(REQUEST, "set-path", |guest, (path,)| set_path(guest, path))?;
     headers(lane, REQUEST, Head::Request)
 }
 
@@ -68,15 +75,19 @@ fn response(lane: &mut impl Lane) -> Linked {
     })?;
     lane.define::<(u16,), ()>(RESPONSE, "set-status", |guest, (status,)| {
         match StatusCode::from_u16(status) {
-            Ok(code) if (200..600).contains(&status) => guest.set_status(code),
+            Ok(code) if (200..600).contains(&status) => {
+                if guest.may_change("set-status", 0) {
+                    guest.set_status(code);
+                }
+            }
             _ => guest.fail(|| format!("set-status: {status} is not a status from 200 to 599")),
         }
     })?;
     headers(lane, RESPONSE, Head::Response)
 }
 
-fn headers(lane: &mut impl Lane, interface: &str, head: Head) -> Linked {
-    lane.define::<(Str,), Option<Text>>(interface, "header", move |guest, (name,)| {
+fn headers(lane: &mut impl Lane, interface: &'static str, head: Head) -> Linked {
+    lane.define::<(Str<NAME>,), Option<Text>>(interface, "header", move |guest, (name,)| {
         if let Some(known) = guest.names.get(name) {
             return guest.headers(head)?.get(known).map(Text::from);
         }
@@ -88,7 +99,7 @@ fn headers(lane: &mut impl Lane, interface: &str, head: Head) -> Linked {
         }
         guest.headers(head)?.get(name).map(Text::from)
     })?;
-    lane.define::<(Str,), Vec<Text>>(interface, "headers", move |guest, (name,)| {
+    lane.define::<(Str<NAME>,), Vec<Text>>(interface, "headers", move |guest, (name,)| {
         let headers = guest.headers(head);
         headers.map(|headers| headers.get_all(name).iter().map(Text::from).collect()).unwrap_or_default()
     })?;
@@ -96,22 +107,23 @@ fn headers(lane: &mut impl Lane, interface: &str, head: Head) -> Linked {
         let headers = guest.headers(head);
         headers.map(|headers| headers.keys().map(|name| name.as_str().into()).collect()).unwrap_or_default()
     })?;
-    lane.define::<(Str, Str), ()>(interface, "set-header", move |guest, (name, value)| {
+    lane.define::<(Str<NAME>, Str<VALUE>), ()>(interface, "set-header", move |guest, (name, value)| {
         let parsed = (name_of(guest, name), parse_value(value));
         edit(guest, head, "set-header", parsed, |headers, name, value| {
-            headers.insert(name, value);
+            headers.try_insert(name, value).map(drop)
         });
     })?;
-    lane.define::<(Str, Str), ()>(interface, "add-header", move |guest, (name, value)| {
+    lane.define::<(Str<NAME>, Str<VALUE>), ()>(interface, "add-header", move |guest, (name, value)| {
         let parsed = (name_of(guest, name), parse_value(value));
         edit(guest, head, "add-header", parsed, |headers, name, value| {
-            headers.append(name, value);
+            headers.try_append(name, value).map(drop)
         });
     })?;
-    lane.define::<(Str,), ()>(interface, "remove-header", move |guest, (name,)| {
+    lane.define::<(Str<NAME>,), ()>(interface, "remove-header", move |guest, (name,)| {
         let parsed = (name_of(guest, name), Ok(HeaderValue::from_static("")));
         edit(guest, head, "remove-header", parsed, |headers, name, _| {
             headers.remove(name);
+            Ok(())
         });
     })
 }
@@ -128,7 +140,7 @@ fn name_of(guest: &mut Guest, text: &str) -> Result<HeaderName, String> {
 
 fn parse_name(name: &str) -> Result<HeaderName, String> {
     let parsed = HeaderName::from_bytes(name.as_bytes());
-    let parsed = parsed.map_err(|_| format!("`{}` is not a header name", name.escape_debug()))?;
+    let parsed = parsed.map_err(|_| format!("`{}` is not a header name", shown(name)))?;
     if belongs_to_connection(&parsed) {
         return Err(format!("`{parsed}` belongs to the connection and cannot be changed"));
     }
@@ -157,23 +169,33 @@ fn edit(
     head: Head,
     function: &str,
     parsed: (Result<HeaderName, String>, Result<HeaderValue, String>),
-    apply: impl FnOnce(&mut http::HeaderMap, HeaderName, HeaderValue),
+    apply: impl FnOnce(&mut http::HeaderMap, HeaderName, HeaderValue) -> Result<(), MaxSizeReached>,
 ) {
-    match parsed {
-        (Ok(name), Ok(value)) => match guest.change(head, &name) {
-            Some(headers) => apply(headers, name, value),
-            None => guest.fail(|| format!("{function} {name}: there is no response in this call")),
-        },
-        (Err(reason), _) => guest.fail(|| format!("{function}: {reason}")),
-        (Ok(name), Err(reason)) => guest.fail(|| format!("{function} {name}: {reason}")),
+    let (name, value) = match parsed {
+        (Ok(name), Ok(value)) => (name, value),
+        (Err(reason), _) => return guest.fail(|| format!("{function}: {reason}")),
+        (Ok(name), Err(reason)) => return guest.fail(|| format!("{function} {name}: {reason}")),
+    };
+    if !guest.may_change(function, name.as_str().len() + value.len()) {
+        return;
+    }
+    let Some(headers) = guest.change(head, &name) else {
+        return guest.fail(|| format!("{function} {name}: there is no response in this call"));
+    };
+    let full = headers.len() >= HEADERS && function != "remove-header";
+    if full || apply(headers, name, value).is_err() {
+        guest.fail(|| format!("{function}: the message has {HEADERS} headers already, which is the most"));
     }
 }
 
 fn set_path(guest: &mut Guest, path: &str) {
     match path.parse::<http::Uri>() {
-        Ok(uri) if path.starts_with('/') && !path.starts_with("//") => guest.set_uri(uri),
-        _ => guest
-            .fail(|| format!("set-path: `{}` is not a path that starts with one `/`", path.escape_debug())),
+        Ok(uri) if path.starts_with('/') && !path.starts_with("//") => {
+            if guest.may_change("set-path", path.len()) {
+                guest.set_uri(uri);
+            }
+        }
+        _ => guest.fail(|| format!("set-path: `{}` is not a path that starts with one `/`", shown(path))),
     }
 }
 
@@ -219,24 +241,49 @@ fn event(linker: &mut LinkerInstance<'_, Guest>) -> Linked {
         let event = store.data().message.event.as_ref();
         Ok((event.map(|event| event.payload.to_vec()).unwrap_or_default(),))
     })?;
-    linker.func_wrap("attribute", |store: Store<'_>, (name,): (WasmStr,)| {
-        let name = name.to_str(&store)?;
+    linker.func_wrap("attribute", |store: Store<'_>, (name,): (Whole<NAME>,)| {
         let event = store.data().message.event.as_ref();
-        Ok((event.and_then(|event| event.attributes.get(&*name).cloned()),))
+        let found = event.zip(name.0.ok()).and_then(|(event, name)| event.attributes.get(&name).cloned());
+        Ok((found,))
     })?;
     linker.func_wrap("client", |store: Store<'_>, ()| Ok((store.data().message.client.to_arc(),)))?;
     linker.func_wrap("set-payload", |mut store: Store<'_>, (payload,): (WasmList<u8>,)| {
+        let most = usize::try_from(store.data().plugin.settings.body).unwrap_or(usize::MAX);
+        if let Err(too_long) = TooLong::check(payload.len(), most) {
+            store.data_mut().fail(|| format!("set-payload: {too_long} (the limit `body`)"));
+            return Ok(());
+        }
         let payload = Bytes::copy_from_slice(payload.as_le_slice(&store));
-        if let Some(event) = store.data_mut().change_event() {
+        let guest = store.data_mut();
+        if guest.may_change("set-payload", 0)
+            && let Some(event) = guest.change_event()
+        {
             event.payload = payload;
         }
         Ok(())
     })?;
-    linker.func_wrap("set-attribute", |mut store: Store<'_>, (name, value): (WasmStr, WasmStr)| {
-        let (name, value) = (name.to_str(&store)?.into_owned(), value.to_str(&store)?.into_owned());
-        if let Some(event) = store.data_mut().change_event() {
-            event.attributes.insert(name, value);
-        }
+    linker.func_wrap("set-attribute", |mut store: Store<'_>, parameters: (Whole<NAME>, Whole<VALUE>)| {
+        set_attribute(store.data_mut(), parameters);
         Ok(())
     })
+}
+
+/// The most attributes that an event has for a guest to add another.
+const ATTRIBUTES: usize = 64;
+
+fn set_attribute(guest: &mut Guest, (name, value): (Whole<NAME>, Whole<VALUE>)) {
+    let (name, value) = match (name.0, value.0) {
+        (Ok(name), Ok(value)) => (name, value),
+        (Err(too_long), _) | (_, Err(too_long)) => {
+            return guest.fail(|| format!("set-attribute: {too_long}"));
+        }
+    };
+    if !guest.may_change("set-attribute", name.len() + value.len()) {
+        return;
+    }
+    let Some(event) = guest.change_event() else { return };
+    if event.attributes.len() >= ATTRIBUTES && !event.attributes.contains_key(&name) {
+        return guest.fail(|| format!("set-attribute: the event has {ATTRIBUTES} attributes already"));
+    }
+    event.attributes.insert(name, value);
 }

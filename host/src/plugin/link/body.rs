@@ -2,6 +2,7 @@
 //! lane only. Whoever does not import them never holds a body up.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use wasmtime::{
     StoreContextMut,
     component::{Linker, WasmList},
@@ -26,6 +27,10 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
             })
         })?;
         body.func_wrap("replace", move |mut store: Store<'_>, (bytes,): (WasmList<u8>,)| {
+            let own = store.data().plugin.settings.body;
+            if bytes.len() as u64 > own {
+                return Ok((Err(BodyError::TooLarge(own)),));
+            }
             let bytes = Bytes::copy_from_slice(bytes.as_le_slice(&store));
             let Some(body) = at_hand(store.data_mut(), head) else {
                 return Ok((Err(BodyError::Unavailable),));
@@ -61,11 +66,23 @@ fn at_hand(guest: &mut Guest, head: Head) -> Option<&mut Body> {
     guest.message.body.as_mut()
 }
 
-/// Reads as much as both the guest and its operator allow.
+/// Reads as much as both the guest and its operator allow. The time until it comes is its sender's.
 async fn read(guest: &mut Guest, head: Head, limit: u64) -> Result<Bytes, BodyError> {
-    let own = guest.plugin.settings.body;
-    match at_hand(guest, head) {
-        Some(body) => body.read(limit.min(own)).await,
-        None => Err(BodyError::Unavailable),
-    }
+    let limit = limit.min(guest.plugin.settings.body);
+    at_hand(guest, head).ok_or(BodyError::Unavailable)?;
+    // Nobody else looks at it meanwhile, as the guest waits.
+    let mut body = guest.message.body.take().ok_or(BodyError::Unavailable)?;
+    let mut reading = Box::pin(body.read(limit));
+    let read = match reading.as_mut().now_or_never() {
+        Some(read) => read,
+        None => {
+            let since = guest.wait_for_sender();
+            let read = reading.as_mut().await;
+            guest.go_on(since);
+            read
+        }
+    };
+    drop(reading);
+    guest.message.body = Some(body);
+    read
 }

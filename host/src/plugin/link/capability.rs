@@ -1,7 +1,10 @@
 //! The capabilities that every plugin has and that answer at once: `log`, `config`, `state`,
 //! `clock` and `random`.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use wasmtime::{
     StoreContextMut,
@@ -10,19 +13,17 @@ use wasmtime::{
 
 use super::{
     interface,
-    lane::{Lane, Linked, Str, Text},
+    lane::{Lane, Line, Linked, Str, Text},
 };
 use crate::plugin::{
+    bounds::VALUE,
     guest::Guest,
-    state::{self, Cell, StateStore},
+    state::{self, Cell, imagined::Seen},
     types::{Level, StateError},
 };
 
 type Store<'a> = StoreContextMut<'a, Guest>;
 type Lifted = (WasmStr, Option<WasmList<u8>>);
-
-/// The most bytes of one line.
-const LINE: usize = 4096;
 
 pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
     link_simple(linker)?;
@@ -35,17 +36,16 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Linked {
 
 /// What exchanges texts at most.
 pub(super) fn link_simple(lane: &mut impl Lane) -> Linked {
-    lane.define::<(Level, Str), ()>("log", "log", |guest, (level, message)| log(guest, level, message))?;
-    lane.define::<(Str,), Option<Text>>("config", "get", |guest, (key,)| {
+    lane.define::<(Level, Line), ()>("log", "log", |guest, (level, message)| log(guest, level, message))?;
+    lane.define::<(Str<VALUE>,), Option<Text>>("config", "get", |guest, (key,)| {
         guest.plugin.settings.config.get(key).map(|value| value.as_str().into())
     })
 }
 
-fn log(guest: &mut Guest, level: Level, message: &str) {
+fn log(guest: &mut Guest, level: Level, text: &str) {
     if !guest.may_log() {
         return;
     }
-    let text = &message[..message.floor_char_boundary(LINE)];
     if matches!(level, Level::Error) {
         guest.last_error = Some(text.into());
     }
@@ -111,11 +111,9 @@ fn state_writes(linker: &mut Linker<Guest>) -> Linked {
     functions.func_wrap(
         "swap",
         |store: Store<'_>, (key, expected, value): (WasmStr, Option<WasmList<u8>>, Option<WasmList<u8>>)| {
-            let bytes =
-                |list: &Option<WasmList<u8>>| list.as_ref().map(|list| list.as_le_slice(&store).to_vec());
-            let (expected, value) = (bytes(&expected), bytes(&value));
+            let (expected, value) = (bytes(&store, expected.as_ref()), bytes(&store, value.as_ref()));
             let key = key.to_str(&store)?;
-            Ok((state_of(&store).swap(&key, expected.as_deref(), value.as_deref()).map_err(lower),))
+            Ok((state_of(&store).swap(&key, expected, value).map_err(lower),))
         },
     )?;
     functions.func_wrap("add", |store: Store<'_>, (key, amount, ttl): (WasmStr, i64, Option<u64>)| {
@@ -132,6 +130,10 @@ fn state_writes(linker: &mut Linker<Guest>) -> Linked {
     )
 }
 
+fn bytes<'a>(store: &'a Store<'_>, list: Option<&WasmList<u8>>) -> Option<&'a [u8]> {
+    list.map(|list| list.as_le_slice(store))
+}
+
 type Applied = (Result<bool, StateError>,);
 
 fn apply(
@@ -139,29 +141,32 @@ fn apply(
     changes: &WasmList<Lifted>,
     expected: &WasmList<Lifted>,
 ) -> Result<Applied, wasmtime::Error> {
-    let changes = cells(&mut store, changes)?;
-    let expected = cells(&mut store, expected)?;
-    let (changes, expected) = (borrow(&changes), borrow(&expected));
-    Ok((state_of(&store).apply(&changes, &expected).map_err(lower),))
+    let (changes, expected) = (lifted(&mut store, changes)?, lifted(&mut store, expected)?);
+    let (changes, expected) = (cells(&store, &changes)?, cells(&store, &expected)?);
+    Ok((state_of(&store).apply(&borrow(&changes), &borrow(&expected)).map_err(lower),))
 }
 
-type Owned = (String, Option<Vec<u8>>);
-
-fn borrow(cells: &[Owned]) -> Vec<Cell<'_>> {
-    cells.iter().map(|(key, value)| Cell { key, value: value.as_deref() }).collect()
+fn lifted(store: &mut Store<'_>, list: &WasmList<Lifted>) -> Result<Vec<Lifted>, wasmtime::Error> {
+    list.iter(&mut *store)?.collect()
 }
 
-fn cells(store: &mut Store<'_>, list: &WasmList<Lifted>) -> Result<Vec<Owned>, wasmtime::Error> {
-    let lifted: Vec<Lifted> = list.iter(&mut *store)?.collect::<Result<_, _>>()?;
-    let own = lifted.into_iter().map(|(key, value)| {
-        let value = value.map(|value| value.as_le_slice(&*store).to_vec());
-        Ok((key.to_str(&*store)?.into_owned(), value))
-    });
-    own.collect()
+/// A key and its value, where they lie in the guest's memory: a list may name the same bytes many times.
+type There<'a> = (Cow<'a, str>, Option<&'a [u8]>);
+
+fn cells<'a>(store: &'a Store<'_>, lifted: &'a [Lifted]) -> Result<Vec<There<'a>>, wasmtime::Error> {
+    let there = lifted
+        .iter()
+        .map(|(key, value)| Ok((key.to_str(store)?, value.as_ref().map(|value| value.as_le_slice(store)))));
+    there.collect()
 }
 
-fn state_of<'a>(store: &'a Store<'_>) -> &'a StateStore {
-    &store.data().plugin.capabilities.state
+fn borrow<'a>(cells: &'a [There<'_>]) -> Vec<Cell<'a>> {
+    cells.iter().map(|(key, value)| Cell { key, value: *value }).collect()
+}
+
+fn state_of<'a>(store: &'a Store<'_>) -> Seen<'a> {
+    let guest = store.data();
+    Seen { store: &guest.plugin.capabilities.state, imagined: guest.imagined.as_deref() }
 }
 
 fn lower(error: state::StateError) -> StateError {

@@ -124,7 +124,11 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
         },
     )?;
     functions.func_wrap_async("transact", |store: Store<'_>, (when, then, otherwise): Transact| {
-        let client = client(&store);
+        let reads = |operation: &records::Operation| matches!(operation, records::Operation::Get(_));
+        let client = match store.data().message.dry && !then.iter().chain(&otherwise).all(reads) {
+            true => Err(etcd::EtcdError::Denied("a call that only explains changes nothing".into())),
+            false => client(&store),
+        };
         let when = when.into_iter().map(comparison).collect();
         let then = then.into_iter().map(operation).collect();
         let otherwise = otherwise.into_iter().map(operation).collect();

@@ -10,6 +10,7 @@ use wasmtime::{
 };
 
 use crate::plugin::{
+    bounds::{Cut, REASON, TooLong, VALUE, Whole},
     candidates::Pair,
     direct::{self, Pen, View},
     guest::Guest,
@@ -23,8 +24,8 @@ pub(super) trait Lane {
     /// Defines a function of one of our interfaces.
     fn define<P: Param<Lifted: ComponentNamedList>, R: Returned>(
         &mut self,
-        interface: &str,
-        function: &str,
+        interface: &'static str,
+        function: &'static str,
         f: impl Fn(&mut Guest, P::Given<'_>) -> R + Copy + Send + Sync + 'static,
     ) -> Linked;
 }
@@ -33,14 +34,19 @@ pub(super) trait Lane {
 impl Lane for Linker<Guest> {
     fn define<P: Param<Lifted: ComponentNamedList>, R: Returned>(
         &mut self,
-        interface: &str,
-        function: &str,
+        interface: &'static str,
+        function: &'static str,
         f: impl Fn(&mut Guest, P::Given<'_>) -> R + Copy + Send + Sync + 'static,
     ) -> Linked {
         super::interface(self, interface)?.func_wrap(
             function,
             move |mut store: StoreContextMut<'_, Guest>, lifted: P::Lifted| {
-                Ok(f(store.data_mut(), P::given(&lifted)).lowered())
+                let guest = store.data_mut();
+                let result = match P::given(&lifted) {
+                    Ok(given) => f(guest, given),
+                    Err(too_long) => refused(guest, function, too_long),
+                };
+                Ok(result.lowered())
             },
         )
     }
@@ -50,8 +56,8 @@ impl Lane for Linker<Guest> {
 impl Lane for direct::Host {
     fn define<P: Param<Lifted: ComponentNamedList>, R: Returned>(
         &mut self,
-        interface: &str,
-        function: &str,
+        interface: &'static str,
+        function: &'static str,
         f: impl Fn(&mut Guest, P::Given<'_>) -> R + Copy + Send + Sync + 'static,
     ) -> Linked {
         let module = super::full_name(interface);
@@ -59,7 +65,7 @@ impl Lane for direct::Host {
         macro_rules! define {
             ($($flat:ident)*) => {
                 linker.func_wrap(&module, function, move |mut caller: Caller<'_, Guest>, $($flat: u32),*| {
-                    called::<P, R>(&mut caller, f, &[$($flat),*])
+                    called::<P, R>(&mut caller, function, f, &[$($flat),*])
                 })
             };
         }
@@ -80,14 +86,25 @@ impl Lane for direct::Host {
 #[inline]
 fn called<P: Param, R: Returned>(
     caller: &mut Caller<'_, Guest>,
+    function: &'static str,
     f: impl Fn(&mut Guest, P::Given<'_>) -> R,
     flat: &[u32],
 ) -> Result<R::Flat, Error> {
     let memory = caller.data().access()?.memory;
     let (bytes, guest) = memory.data_and_store_mut(&mut *caller);
-    let result = f(guest, P::read(flat, bytes)?);
+    let result = match P::read(flat, bytes) {
+        Ok(given) => f(guest, given),
+        Err(error) => refused(guest, function, error.downcast()?),
+    };
     let place = flat.get(P::FLAT).copied().unwrap_or_default();
     result.give(Pen { caller, memory }, place)
+}
+
+/// A text that is too long for this function fails the call once it returns, and changes nothing.
+#[cold]
+fn refused<R: Returned>(guest: &mut Guest, function: &str, too_long: TooLong) -> R {
+    guest.fail(|| format!("{function}: {too_long}"));
+    R::nothing()
 }
 
 /// What a host function takes: one parameter, or all of them as a tuple.
@@ -99,27 +116,45 @@ pub(super) trait Param: 'static {
     /// As so many numbers a core module gives it.
     const FLAT: usize;
 
-    fn given(lifted: &Self::Lifted) -> Self::Given<'_>;
+    fn given(lifted: &Self::Lifted) -> Result<Self::Given<'_>, TooLong>;
 
-    /// Out of these numbers, and the memory into which some of them point.
+    /// Out of these numbers, and the memory into which some of them point. An error is a [`TooLong`], or
+    /// ends the guest.
     fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<Self::Given<'a>, Error>;
 }
 
-/// A `string`.
-pub(super) struct Str;
+/// A `string` of at most so many bytes.
+pub(super) struct Str<const MOST: usize>;
 
-impl Param for Str {
+impl<const MOST: usize> Param for Str<MOST> {
     type Given<'a> = &'a str;
-    type Lifted = String;
+    type Lifted = Whole<MOST>;
     const FLAT: usize = 2;
 
-    fn given(lifted: &String) -> &str {
-        lifted
+    fn given(lifted: &Whole<MOST>) -> Result<&str, TooLong> {
+        lifted.0.as_deref().map_err(|too_long| *too_long)
     }
 
     #[inline]
     fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<&'a str, Error> {
-        direct::text(memory, flat[0], flat[1])
+        direct::text(memory, flat[0], flat[1], MOST)
+    }
+}
+
+/// A `string` for people, of which only the beginning counts.
+pub(super) struct Line;
+
+impl Param for Line {
+    type Given<'a> = &'a str;
+    type Lifted = Cut<REASON>;
+    const FLAT: usize = 2;
+
+    fn given(lifted: &Cut<REASON>) -> Result<&str, TooLong> {
+        Ok(&lifted.0)
+    }
+
+    fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<&'a str, Error> {
+        direct::start_of_text(memory, flat[0], flat[1], REASON)
     }
 }
 
@@ -131,12 +166,16 @@ pub(super) const PAIRS: usize = 8;
 
 impl Param for Pairs {
     type Given<'a> = Option<Vec<Pair<'a>>>;
-    type Lifted = Vec<(String, String)>;
+    type Lifted = Vec<(Whole<VALUE>, Whole<VALUE>)>;
     const FLAT: usize = 2;
 
-    fn given(lifted: &Self::Lifted) -> Self::Given<'_> {
-        let pairs = lifted.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        (lifted.len() <= PAIRS).then(|| pairs.collect())
+    fn given(lifted: &Self::Lifted) -> Result<Self::Given<'_>, TooLong> {
+        if lifted.len() > PAIRS {
+            return Ok(None);
+        }
+        let text = Str::<VALUE>::given;
+        let pairs = lifted.iter().map(|(key, value)| Ok((text(key)?, text(value)?)));
+        pairs.collect::<Result<_, TooLong>>().map(Some)
     }
 
     fn read<'a>(flat: &[u32], memory: &'a [u8]) -> Result<Self::Given<'a>, Error> {
@@ -146,7 +185,7 @@ impl Param for Pairs {
         let first = View { memory, at: flat[0] };
         let pair = |number| {
             let key = first.after(16 * number)?;
-            Ok((key.text()?, key.after(8)?.text()?))
+            Ok((key.text(VALUE)?, key.after(8)?.text(VALUE)?))
         };
         (0..flat[1]).map(pair).collect::<Result<_, Error>>().map(Some)
     }
@@ -162,8 +201,8 @@ impl<N: Number> Param for N {
     type Lifted = N;
     const FLAT: usize = 1;
 
-    fn given(lifted: &N) -> N {
-        *lifted
+    fn given(lifted: &N) -> Result<N, TooLong> {
+        Ok(*lifted)
     }
 
     fn read(flat: &[u32], _: &[u8]) -> Result<N, Error> {
@@ -193,9 +232,9 @@ macro_rules! params {
             type Lifted = ($($param::Lifted,)*);
             const FLAT: usize = 0 $(+ $param::FLAT)*;
 
-            fn given(lifted: &Self::Lifted) -> Self::Given<'_> {
+            fn given(lifted: &Self::Lifted) -> Result<Self::Given<'_>, TooLong> {
                 let ($($param,)*) = lifted;
-                ($($param::given($param),)*)
+                Ok(($($param::given($param)?,)*))
             }
 
             #[inline]
@@ -223,6 +262,9 @@ pub(super) trait Returned: Sized + 'static {
     type Flat: WasmRet;
     /// Whether it is written where the caller says, as everything is that is more than a number.
     const WRITTEN: bool;
+
+    /// What there is in place of a result after a call that failed.
+    fn nothing() -> Self;
 
     fn lowered(self) -> Self::Lowered;
 
@@ -275,6 +317,8 @@ impl Returned for () {
     type Flat = ();
     const WRITTEN: bool = false;
 
+    fn nothing() -> Self {}
+
     fn lowered(self) {}
 
     fn give(self, _: Pen<'_, '_>, _: u32) -> Result<(), Error> {
@@ -286,6 +330,10 @@ impl Returned for u16 {
     type Lowered = (Self,);
     type Flat = u32;
     const WRITTEN: bool = false;
+
+    fn nothing() -> Self {
+        0
+    }
 
     fn lowered(self) -> (Self,) {
         (self,)
@@ -301,6 +349,10 @@ impl Returned for Text {
     type Flat = ();
     const WRITTEN: bool = true;
 
+    fn nothing() -> Self {
+        Self::Owned(String::new())
+    }
+
     fn lowered(self) -> (String,) {
         (self.into_string(),)
     }
@@ -315,6 +367,10 @@ impl Returned for Option<Text> {
     type Lowered = (Option<String>,);
     type Flat = ();
     const WRITTEN: bool = true;
+
+    fn nothing() -> Self {
+        None
+    }
 
     fn lowered(self) -> (Option<String>,) {
         (self.map(Text::into_string),)
@@ -339,6 +395,10 @@ impl Returned for Vec<Text> {
     type Flat = ();
     const WRITTEN: bool = true;
 
+    fn nothing() -> Self {
+        Self::new()
+    }
+
     fn lowered(self) -> (Vec<String>,) {
         (self.into_iter().map(Text::into_string).collect(),)
     }
@@ -357,6 +417,10 @@ impl Returned for ServiceId {
     type Lowered = (Self,);
     type Flat = ();
     const WRITTEN: bool = true;
+
+    fn nothing() -> Self {
+        Self { name: String::new(), version: None }
+    }
 
     fn lowered(self) -> (Self,) {
         (self,)

@@ -1,12 +1,12 @@
 //! What the script engine gets from the host (`plugins/script/wit/script.wit`): its script. Linked
 //! for all, but whatever imports it and is not the engine is refused when it is loaded.
 
-use wasmtime::{
-    StoreContextMut, Trap,
-    component::{Linker, WasmStr},
-};
+use wasmtime::{StoreContextMut, Trap, component::Linker};
 
-use crate::plugin::guest::Guest;
+use crate::plugin::{
+    bounds::{Cut, REASON},
+    guest::Guest,
+};
 
 type Store<'a> = StoreContextMut<'a, Guest>;
 
@@ -25,9 +25,8 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> Result<(), wasmtime::Error> {
         Ok((u64::try_from(deadline).unwrap_or(u64::MAX),))
     })?;
     // The script is where the deadline found it, which the trap by itself could not say.
-    source.func_wrap("overrun", |mut store: Store<'_>, (place,): (WasmStr,)| {
-        let place = place.to_str(&store)?.into_owned();
-        store.data_mut().overrun = Some(place.into());
+    source.func_wrap("overrun", |mut store: Store<'_>, (place,): (Cut<REASON>,)| {
+        store.data_mut().overrun = Some(place.0.into());
         Err::<(), _>(Trap::Interrupt.into())
     })
 }

@@ -13,7 +13,10 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::Reconciler;
-use crate::plugin::directory::{Content, Format};
+use crate::plugin::{
+    Generation,
+    directory::{Content, Format},
+};
 
 /// Who asked for a switch, and waits to hear what became of it.
 pub(in crate::plugin) type Reply = oneshot::Sender<Result<(), SwitchError>>;
@@ -51,7 +54,7 @@ const REJECTED: &str = ".rolled-back";
 
 impl Reconciler {
     /// Changes files; the look that follows does the rest.
-    pub(super) fn switch(&self, name: &str, switch: Switch) -> Result<(), SwitchError> {
+    pub(super) fn switch(&mut self, name: &str, switch: Switch) -> Result<(), SwitchError> {
         let known = self.known.get(name).ok_or_else(|| SwitchError::Unknown(name.to_owned()))?;
         let active = known.active.as_ref().ok_or_else(|| SwitchError::Unknown(name.to_owned()))?;
         let failed = |error| SwitchError::Files(name.to_owned(), Arc::new(error));
@@ -63,9 +66,19 @@ impl Reconciler {
                 Some(kept) => {
                     self.reject(name, &active.sha256).and_then(|()| self.restore(name, &kept)).map_err(failed)
                 }
-                None => Err(SwitchError::NothingBefore(name.to_owned())),
+                // The file stays, and is not loaded again until it changes.
+                None => self.take_back(name).ok_or_else(|| SwitchError::NothingBefore(name.to_owned())),
             },
         }
+    }
+
+    /// Has the build come back that served before one that is unfit, while it is kept.
+    fn take_back(&mut self, name: &str) -> Option<()> {
+        let unfit = |active: &Arc<Generation>| active.is_unfit();
+        let known = self.known.get_mut(name).filter(|known| known.active.as_ref().is_some_and(unfit))?;
+        known.previous.as_ref()?;
+        known.taken_back = true;
+        Some(())
     }
 
     fn promote(&self, name: &str, next: &Content) -> io::Result<()> {

@@ -13,7 +13,7 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 use tokio::sync::Notify;
 
 use super::{
-    StateError, Value,
+    MAX_KEY, StateError, Value,
     clock::Clock,
     disk::DiskError,
     entries::{Entries, Entry, Full, NoSum, Stored},
@@ -68,6 +68,7 @@ impl StateStore {
     /// Stores a value, which does not expire.
     pub fn set(&self, key: &str, value: &[u8]) -> Result<(), StateError> {
         let mut writing = self.write()?;
+        writing.admit(&[Cell { key, value: Some(value) }])?;
         let stored = Stored::Bytes(value.into());
         writing.put(key, Entry { stored, expires: None })?;
         writing.done();
@@ -91,9 +92,12 @@ impl StateStore {
     }
 
     /// Carries out all changes if everything expected is what is there, else none; returns whether
-    /// it did. Of two changes to one key the later holds.
+    /// it did. Of two changes to one key the later holds. All of them together are no more than the
+    /// store may hold.
     pub fn apply(&self, changes: &[Cell<'_>], expected: &[Cell<'_>]) -> Result<bool, StateError> {
         let mut writing = self.write()?;
+        writing.admit(changes)?;
+        writing.admit(expected)?;
         let now = writing.now;
         let entries = &writing.guard.entries;
         if !expected.iter().all(|expected| entries.holds(expected.key, expected.value, now)) {
@@ -119,6 +123,7 @@ impl StateStore {
     /// goes away after `ttl_ms`.
     pub fn add(&self, key: &str, amount: i64, ttl_ms: Option<u64>) -> Result<i64, StateError> {
         let mut writing = self.write()?;
+        writing.admit(&[Cell { key, value: None }])?;
         let sum = writing.add(key, amount, ttl_ms)?;
         writing.done();
         Ok(sum)
@@ -240,6 +245,18 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
+    /// Refuses what cannot fit before any of it is copied or compared: a guest may name the same bytes
+    /// many times.
+    fn admit(&self, cells: &[Cell<'_>]) -> Result<(), StateError> {
+        let bytes = |cell: &Cell<'_>| cell.value.map_or(0, |value| (cell.key.len() + value.len()) as u64);
+        if cells.iter().any(|cell| cell.key.len() > MAX_KEY) {
+            return Err(StateError::Key);
+        }
+        let limit = self.guard.limit;
+        let most = limit.max(self.guard.entries.bytes());
+        if cells.iter().map(bytes).sum::<u64>() > most { Err(StateError::Full(limit)) } else { Ok(()) }
+    }
+
     fn put(&mut self, key: &str, entry: Entry) -> Result<(), StateError> {
         let limit = self.guard.limit;
         if self.put_within(key, entry.clone(), limit).is_ok() {

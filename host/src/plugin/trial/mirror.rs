@@ -9,7 +9,10 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
 use super::Counts;
-use crate::plugin::{CallError, Decision, Generation, Message, Verdict};
+use crate::{
+    plugin::{CallError, Decision, Generation, Message, Verdict, bounds::REASON},
+    text::cut,
+};
 
 /// A message to show to the next build, and what became of it.
 pub(super) struct Job {
@@ -158,6 +161,7 @@ impl Mirror {
             }
         };
         let Some(difference) = expected.difference(&outcome) else { return self.counts.same.inc() };
+        let difference = cut(&difference, REASON).to_owned();
         self.counts.different.inc();
         if logged.is_none_or(|logged: Instant| logged.elapsed() > LOG_EVERY) {
             *logged = Some(Instant::now());

@@ -2,7 +2,12 @@
 //! that only the machine itself should speak to; and marked, so that none of them comes back to its
 //! plugin as a message.
 
-use std::{future::Future, net::SocketAddr};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::uri::{Authority, Scheme};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
@@ -13,7 +18,11 @@ use crate::{
         capability::Grant,
         trail::{Mark, Trail},
     },
+    text::shown,
 };
+
+/// Between two lines in the log about requests of one instance that went nowhere.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// Lets requests to granted hosts through.
 pub(super) struct Egress {
@@ -21,19 +30,31 @@ pub(super) struct Egress {
     mark: Mark,
     /// Of the message at hand.
     trail: Trail,
+    plugin: Arc<str>,
+    /// When a request was last logged that went nowhere.
+    logged: Option<Instant>,
 }
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(http::Response<WasiBody>, Io), Error>;
 
 impl Egress {
-    pub(super) fn new(grants: Vec<Grant>, mark: Mark) -> Self {
-        Self { grants, mark, trail: Trail::default() }
+    pub(super) fn new(grants: Vec<Grant>, mark: Mark, plugin: Arc<str>) -> Self {
+        Self { grants, mark, trail: Trail::default(), plugin, logged: None }
     }
 
     /// What is sent from now on is about a message with this trail.
     pub(super) fn follow(&mut self, trail: Trail) {
         self.trail = trail;
+    }
+
+    /// A guest may ask any number of times.
+    fn log_denied(&mut self, uri: &http::Uri) {
+        if self.logged.is_none_or(|logged| logged.elapsed() > LOG_EVERY) {
+            self.logged = Some(Instant::now());
+            let (plugin, uri) = (&*self.plugin, without_secrets(uri));
+            tracing::warn!(plugin, uri = %shown(&uri), "a plugin's request goes to a host that is not granted");
+        }
     }
 
     fn allows(&self, authority: &Authority, port: u16) -> bool {
@@ -51,11 +72,11 @@ impl WasiHttpHooks for Egress {
         self.mark.put_on(request.headers_mut(), &self.trail);
         let port = if request.uri().scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
         let authority = request.uri().authority().filter(|authority| self.allows(authority, port)).cloned();
+        if authority.is_none() {
+            self.log_denied(request.uri());
+        }
         Box::new(async move {
-            let Some(authority) = authority else {
-                tracing::warn!(uri = %without_secrets(request.uri()), "a plugin's request goes to a host that is not granted");
-                return Err(Error::HttpRequestDenied);
-            };
+            let Some(authority) = authority else { return Err(Error::HttpRequestDenied) };
             let addresses = resolve(&authority, port).await?;
             if request.uri().scheme() != Some(&Scheme::HTTPS) {
                 pin(&mut request, reachable(addresses).await?);

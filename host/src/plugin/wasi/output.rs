@@ -11,7 +11,10 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamResult},
 };
 
-use crate::plugin::guest::Guest;
+use crate::plugin::{
+    bounds::{OUTPUT, REASON},
+    guest::Guest,
+};
 
 /// What a guest wrote and how it ended, in one call.
 #[derive(Default)]
@@ -20,15 +23,14 @@ pub(in crate::plugin) struct Output {
     lines: [Vec<u8>; 2],
     /// The first and the last line that were written to standard error.
     errors: Option<(Box<str>, Box<str>)>,
+    /// Bytes that were looked at.
+    written: usize,
     /// It ended itself, with this status.
     pub(in crate::plugin) exit: Option<u32>,
 }
 
 /// Standard error, as guests number it.
 const ERROR: u32 = 2;
-
-/// The longest line that is kept.
-const LINE: usize = 4096;
 
 /// With which Python begins to say what was not caught; the last line says what it was.
 const TRACE: &str = "Traceback (most recent call last)";
@@ -43,11 +45,18 @@ impl Output {
         }
     }
 
+    /// How many of so many bytes are still looked at.
+    fn take(&mut self, bytes: usize) -> usize {
+        let taken = bytes.min(OUTPUT - self.written);
+        self.written += taken;
+        taken
+    }
+
     /// A line, once it is ended.
     fn write(&mut self, file: u32, byte: u8) -> Option<String> {
         let line = &mut self.lines[usize::from(file == ERROR)];
         if byte != b'\n' {
-            if line.len() < LINE {
+            if line.len() < REASON {
                 line.push(byte);
             }
             return None;
@@ -68,7 +77,8 @@ fn text(line: &[u8]) -> Option<String> {
 impl Guest {
     /// Prints what was written to standard output (1) or standard error (2).
     pub(super) fn write(&mut self, file: u32, text: &[u8]) {
-        for byte in text {
+        let taken = self.output.take(text.len());
+        for byte in &text[..taken] {
             if let Some(line) = self.output.write(file, *byte) {
                 self.print(file, &line);
             }
@@ -195,6 +205,7 @@ mod tests {
         assert_eq!(output.write(ERROR, b'x'), None);
         assert_eq!(output.said().as_deref(), Some("x"), "what went to standard error goes before");
         assert_eq!(output.write(1, b'\n').as_deref(), Some("three"));
+        assert_eq!((output.take(OUTPUT - 1), output.take(OUTPUT), output.take(1)), (OUTPUT - 1, 1, 0));
     }
 
     #[test]

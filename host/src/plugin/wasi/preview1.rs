@@ -18,7 +18,7 @@ use wasmtime::{
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-use crate::plugin::{Grant, Settings, guest::Guest};
+use crate::plugin::{Grant, Settings, bounds::OUTPUT, guest::Guest};
 
 /// The module that a core module names for WASI preview 1.
 pub(in crate::plugin) const NAME: &str =
@@ -86,7 +86,8 @@ pub(in crate::plugin) fn link(linker: &mut Linker<Guest>) -> Result<(), wasmtime
         Ok(())
     })?;
     process.func_wrap("write", |mut store: Store<'_>, (stream, text): (u32, WasmList<u8>)| {
-        let text = text.as_le_slice(&store).to_vec();
+        let text = text.as_le_slice(&store);
+        let text = text[..text.len().min(OUTPUT)].to_vec();
         store.data_mut().write(stream, &text);
         Ok(())
     })
