@@ -16,7 +16,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::Discovery;
-use crate::table::{ServiceId, adapter::Revision, hash};
+use crate::{
+    files,
+    table::{ServiceId, adapter::Revision, hash},
+};
 
 /// Changes within this time are written together.
 const COALESCE: Duration = Duration::from_secs(1);
@@ -81,14 +84,10 @@ impl Memory {
         (document.table == self.table).then_some(document.known)
     }
 
-    /// Replaces what is kept. What a crash of the machine leaves of it is read or not; nothing depends on it.
+    /// Replaces what is kept.
     async fn save(&self, known: Known) {
         let (file, document) = (self.file.clone(), Document { table: self.table, known });
-        let write = move || -> io::Result<()> {
-            let new = file.with_extension("json.new");
-            fs::write(&new, serde_json::to_vec(&document)?)?;
-            fs::rename(&new, &file)
-        };
+        let write = move || -> io::Result<()> { files::replace(&file, &serde_json::to_vec(&document)?) };
         if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
             tracing::warn!(file = %self.file.display(), %error, "cannot write; check the data directory");
         }

@@ -1,12 +1,6 @@
 //! The last known view on disk, so that a router can start while the table is away.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -15,6 +9,7 @@ use super::{
     Stats, View,
     adapter::{Entry, Revision},
 };
+use crate::files;
 
 /// Changes within this time are saved together.
 const COALESCE: Duration = Duration::from_secs(1);
@@ -86,18 +81,9 @@ impl Saved {
             revision: view.revision,
             entries: view.entries().into_iter().map(entry).collect(),
         };
-        fs::create_dir_all(&self.dir)?;
-        replace(&self.path(), &serde_json::to_vec(&document)?)
+        files::make_directory(&self.dir)?;
+        files::replace(&self.path(), &serde_json::to_vec(&document)?)
     }
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("json.new");
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 /// Saves each view, at most one in a while, until the table stops.

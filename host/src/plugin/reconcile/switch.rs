@@ -4,18 +4,17 @@
 //! there, and to keep the one that it replaces; to roll back is to put that one there again. A build
 //! that was rolled back is not tried out again, not even after a restart, until its file changes.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, io, path::PathBuf, sync::Arc};
 
 use tokio::sync::oneshot;
 
 use super::Reconciler;
-use crate::plugin::{
-    Generation,
-    directory::{Content, Format},
+use crate::{
+    files,
+    plugin::{
+        Generation,
+        directory::{Content, Format},
+    },
 };
 
 /// Who asked for a switch, and waits to hear what became of it.
@@ -83,7 +82,7 @@ impl Reconciler {
 
     fn promote(&self, name: &str, next: &Content) -> io::Result<()> {
         tracing::info!(plugin = name, sha256 = &*next.sha256, "promoted");
-        fs::create_dir_all(self.replaced())?;
+        files::make_directory(&self.replaced())?;
         if let Some((kept, _)) = self.kept(name) {
             fs::remove_file(kept)?;
         }
@@ -91,21 +90,21 @@ impl Reconciler {
         match before {
             Some(before) => {
                 let kept = self.replaced().join(format!("{name}{}", before.format.extension()));
-                write(&kept, &before.bytes)?;
+                files::replace(&kept, &before.bytes)?;
                 if before.format != next.format {
                     fs::remove_file(self.file(name, before.format))?;
                 }
             }
-            None => write(&self.replaced().join(format!("{name}{BUILTIN}")), b"")?,
+            None => files::replace(&self.replaced().join(format!("{name}{BUILTIN}")), b"")?,
         }
-        write(&self.file(name, next.format), &next.bytes)
+        files::replace_shown(&self.file(name, next.format), &next.bytes)
     }
 
     /// The build with this hash is not tried out any more.
     fn reject(&self, name: &str, sha256: &str) -> io::Result<()> {
         tracing::info!(plugin = name, sha256, "rolled back");
-        fs::create_dir_all(self.replaced())?;
-        write(&self.replaced().join(format!("{name}{REJECTED}")), sha256.as_bytes())
+        files::make_directory(&self.replaced())?;
+        files::replace(&self.replaced().join(format!("{name}{REJECTED}")), sha256.as_bytes())
     }
 
     /// Whether the build with this hash was rolled back.
@@ -116,7 +115,7 @@ impl Reconciler {
 
     fn restore(&self, name: &str, (kept, format): &(PathBuf, Option<Format>)) -> io::Result<()> {
         if let Some(format) = format {
-            write(&self.file(name, *format), &fs::read(kept)?)?;
+            files::replace_shown(&self.file(name, *format), &fs::read(kept)?)?;
         }
         for other in Format::ALL {
             let path = self.file(name, other);
@@ -144,13 +143,4 @@ impl Reconciler {
     fn replaced(&self) -> PathBuf {
         self.data.join("replaced")
     }
-}
-
-/// Whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.partial"));
-    fs::write(&partial, bytes)?;
-    fs::File::open(&partial)?.sync_all()?;
-    fs::rename(partial, path)
 }

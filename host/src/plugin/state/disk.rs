@@ -116,7 +116,7 @@ impl Disk {
 
 fn create(path: &Path) -> io::Result<File> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory)?;
+    crate::files::make_directory(directory)?;
     let mut options = OpenOptions::new();
     // What plugins remember is nobody else's business.
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
