@@ -1,11 +1,16 @@
-//! Who may do what: bearer tokens, kept as hashes, with rules of actions and names.
+//! Who may do what: bearer tokens, kept as hashes, with rules of actions, names and hosts.
 //!
 //! A leaf: the configuration reads rules into these types, the API asks them. Tokens are random
 //! and long, so one round of SHA-256 is enough to keep them; comparing takes the same time
 //! whichever rule matches, and none does.
 
+mod host;
+mod origin;
+
 use std::{fmt, str::FromStr};
 
+pub use host::{HostPattern, InvalidHostPattern};
+pub use origin::{InvalidOrigin, Origin};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -16,10 +21,12 @@ pub struct TokenHash([u8; 32]);
 /// What a rule allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// See services, servers, clients, plugins and the metrics.
+    /// See services, servers and clients.
     Read,
     /// Write services and servers, pin and forget clients.
     Register,
+    /// See what the router itself is and does, whatever the names: its metrics, plugins and neighbours.
+    Inspect,
     /// Publish events to topics.
     Publish,
     /// Read topics.
@@ -34,9 +41,10 @@ pub enum Action {
 
 impl Action {
     /// Every action, as written.
-    pub const WORDS: [(&'static str, Self); 7] = [
+    pub const WORDS: [(&'static str, Self); 8] = [
         ("read", Self::Read),
         ("register", Self::Register),
+        ("inspect", Self::Inspect),
         ("publish", Self::Publish),
         ("subscribe", Self::Subscribe),
         ("send", Self::Send),
@@ -61,6 +69,11 @@ impl Pattern {
     /// Every name.
     pub fn any() -> Self {
         Self(">".to_owned())
+    }
+
+    /// Whether it stands for every name.
+    pub fn is_any(&self) -> bool {
+        self.0 == ">"
     }
 
     /// Whether it stands for this name, such as `chat`, `chat@2` or `orders.eu.new`.
@@ -113,12 +126,23 @@ pub struct Rule {
     pub actions: Vec<Action>,
     /// For which names.
     pub names: Vec<Pattern>,
+    /// Which hosts servers may be registered at; none: any.
+    pub hosts: Option<Vec<HostPattern>>,
 }
 
 impl Rule {
     fn permits(&self, action: Action, name: Option<&str>) -> bool {
         let action = self.actions.iter().any(|own| *own == action || *own == Action::Admin);
         action && name.is_none_or(|name| self.names.iter().any(|pattern| pattern.matches(name)))
+    }
+
+    fn reaches(&self, host: &str) -> bool {
+        self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|pattern| pattern.matches(host)))
+    }
+
+    fn inspects(&self) -> bool {
+        let reads_all = || self.actions.contains(&Action::Read) && self.names.iter().any(Pattern::is_any);
+        self.permits(Action::Inspect, None) || reads_all()
     }
 }
 
@@ -184,6 +208,18 @@ impl Identity {
     /// Whether it may do this with something of this name; without a name, with anything at all.
     pub fn may(&self, action: Action, name: Option<&str>) -> bool {
         self.rules.as_ref().is_none_or(|rules| rules.iter().any(|rule| rule.permits(action, name)))
+    }
+
+    /// Whether it may register a server of the service of this name at this host.
+    pub fn may_register_at(&self, name: &str, host: &str) -> bool {
+        let permits = |rule: &Rule| rule.permits(Action::Register, Some(name)) && rule.reaches(host);
+        self.rules.as_ref().is_none_or(|rules| rules.iter().any(permits))
+    }
+
+    /// Whether it may see what the router itself is and does, which no name limits: who may
+    /// [`Action::Inspect`], and who may read everything.
+    pub fn may_inspect(&self) -> bool {
+        self.rules.as_ref().is_none_or(|rules| rules.iter().any(Rule::inspects))
     }
 
     /// What the log calls it.
@@ -270,7 +306,59 @@ mod tests {
 
     fn rule(token: &str, actions: &[Action], names: &[&str]) -> Rule {
         let names = names.iter().map(|name| name.parse().unwrap()).collect();
-        Rule { label: token.into(), token: TokenHash::of(token), actions: actions.into(), names }
+        Rule { label: token.into(), token: TokenHash::of(token), actions: actions.into(), names, hosts: None }
+    }
+
+    #[test]
+    fn hosts_limit_what_is_registered_and_nothing_else() {
+        use Action::{Admin, Read, Register};
+        let at = |hosts: &[&str], rule: Rule| {
+            let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
+            Rule { hosts: Some(hosts), ..rule }
+        };
+        let access = Access::new(vec![
+            at(&["10.0.0.0/8", "*.internal"], rule("deploy", &[Register], &["chat"])),
+            at(&["a.test"], rule("deploy", &[Register], &["mail"])),
+            at(&["a.test"], rule("root", &[Admin, Read], &[">"])),
+            at(&[], rule("nowhere", &[Register], &[">"])),
+            rule("free", &[Register], &[">"]),
+        ]);
+        for (token, name, host, expect) in [
+            ("deploy", "chat@2", "10.1.2.3", true),
+            ("deploy", "chat", "b.internal", true),
+            ("deploy", "chat", "a.test", false),
+            ("deploy", "mail", "a.test", true),
+            ("deploy", "mail", "10.1.2.3", false),
+            ("deploy", "shop", "10.1.2.3", false),
+            ("root", "chat", "a.test", true),
+            ("root", "chat", "10.1.2.3", false),
+            ("nowhere", "chat", "a.test", false),
+            ("free", "chat", "anything", true),
+        ] {
+            let identity = access.identify(Some(token)).unwrap();
+            assert_eq!(identity.may_register_at(name, host), expect, "{token} {name} {host}");
+        }
+        assert!(access.identify(Some("root")).unwrap().may(Admin, Some("chat")));
+        assert!(Access::default().identify(None).unwrap().may_register_at("chat", "anything"));
+        assert!(!Identity::nobody().may_register_at("chat", "anything"));
+    }
+
+    #[test]
+    fn the_router_itself_is_seen_by_its_operators() {
+        use Action::{Admin, Inspect, Read, Register};
+        let access = Access::new(vec![
+            rule("scraper", &[Inspect], &["chat"]),
+            rule("all", &[Read], &[">"]),
+            rule("some", &[Read], &["chat", "*"]),
+            rule("writer", &[Register], &[">"]),
+            rule("admin", &[Admin], &["*"]),
+        ]);
+        for (token, expect) in
+            [("scraper", true), ("all", true), ("some", false), ("writer", false), ("admin", true)]
+        {
+            assert_eq!(access.identify(Some(token)).unwrap().may_inspect(), expect, "{token}");
+        }
+        assert!(Access::default().identify(None).unwrap().may_inspect());
     }
 
     #[test]

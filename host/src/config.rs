@@ -26,12 +26,10 @@ use std::{
 use http::{HeaderName, Method, Uri};
 use rustls::pki_types::CertificateDer;
 
-pub use self::{
-    address::Cidr,
-    diagnose::{Place, Problem},
-};
+pub use self::diagnose::{Place, Problem};
+pub use crate::units::Cidr;
 use crate::{
-    auth::Access,
+    auth::{Access, Origin},
     plugin,
     table::record::{ServiceId, ServiceSpec},
     token,
@@ -262,6 +260,8 @@ pub struct ApiConfig {
     pub tls: Option<TlsFiles>,
     /// Everybody who can reach it may do everything.
     pub open: bool,
+    /// Where web pages may be from that change something or connect, besides here.
+    pub origins: Vec<Origin>,
     /// `[api.limits]`
     pub limits: ApiLimits,
     /// `[api.timeouts]`

@@ -40,17 +40,17 @@
 //! | [`workbench`] | the plugin author's tools: check, test, bench, conformance |
 //! | [`drain`], [`telemetry`] | ending well; log and metrics |
 //! | [`condition`], [`supervise`] | what is wrong while messages are served; tasks that must not end |
-//! | [`units`], [`fields`], [`authority`] | durations and sizes; header fields that are lists; `host:port` |
+//! | [`units`], [`fields`], [`authority`] | durations, sizes and networks; header fields that are lists; `host:port` |
 //! | [`forbidden`], [`pace`] | addresses that are never dialled; log lines that would repeat |
-//! | [`text`] | texts of others, as logs and errors show them |
+//! | [`text`], [`json`], [`files`] | texts of others, as logs and errors show them; JSON that says each thing once; files written whole |
 //!
 //! Left may know right: `main → gateway → all`; `api → table, discovery,
 //! plugin`; `discovery → table`; `proxy → resolve, table,
 //! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
 //! nothing else; `listener → http1, http2`, `upstream → http1, http2`, `http2 → http1`; [`token`],
-//! [`http1`], `grpc`, [`units`], [`fields`], [`authority`], [`forbidden`], [`pace`], [`text`] and
-//! [`condition`] know nobody, and [`table`] only such leaves; whatever has tasks knows [`supervise`]. A
-//! test holds this.
+//! [`http1`], `grpc`, [`units`], [`fields`], [`authority`], [`forbidden`], [`pace`], [`text`], [`json`],
+//! [`files`] and [`condition`] know nobody, and [`table`] only such leaves; whatever has tasks knows
+//! [`supervise`]. A test holds this.
 //!
 //! # What always holds
 //!
@@ -85,11 +85,13 @@ pub mod config;
 pub mod discovery;
 pub mod drain;
 pub mod fields;
+pub mod files;
 pub mod forbidden;
 pub mod gateway;
 mod grpc;
 pub mod http1;
 mod http2;
+pub mod json;
 pub mod listener;
 pub mod pace;
 pub mod plugin;

@@ -1,7 +1,11 @@
-//! Durations and sizes as people write them: `30m`, `250ms`, `64MiB`. A leaf that every module may
-//! use, so that the configuration, the API and the records read them alike.
+//! Durations, sizes and networks as people write them: `30m`, `250ms`, `64MiB`, `10.0.0.0/8`. A leaf that every
+//! module may use, so that the configuration, the API and the records read them alike.
+
+mod network;
 
 use std::{fmt, str::FromStr, time::Duration};
+
+pub use network::{Cidr, InvalidCidr};
 
 /// A duration as text: a whole number and one of `ms`, `s`, `m`, `h`, `d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

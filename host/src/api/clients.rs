@@ -14,6 +14,7 @@ use super::{
     input::{self, Segments, service_id},
     problem::Problem,
     shown::no_service,
+    written::{AssignmentPath, ClientPath, Pin},
 };
 use crate::{
     auth::Action,
@@ -83,15 +84,16 @@ impl From<Assignment> for ShownAssignment {
 
 /// What is known of a client. A client that nothing is known of has no assignments.
 #[utoipa::path(
-    get, path = "/v1/clients/{id}", tag = "clients",
-    params(("id", description = "The client id")),
-    responses((status = 200, body = ShownClient)),
+    get, path = "/v1/clients/{id}", tag = "clients", operation_id = "show_client",
+    params(ClientPath),
+    responses((status = 200, description = "What is known of it", body = ShownClient)),
 )]
 pub(super) async fn show(
     Shared(state): Shared<State>,
     caller: Caller,
     Segments(client): Segments<String>,
 ) -> Result<Json<ShownClient>, Problem> {
+    let client = input::client_id(client)?;
     caller.must(Action::Read, None)?;
     let found = state.table.client(&client).await?;
     let now = now();
@@ -114,24 +116,16 @@ pub(super) async fn show(
     Ok(Json(ShownClient { client, router, assignments, versions }))
 }
 
-/// Which server to pin a client to.
-#[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "documents the body, which is read by hand for the sake of its errors")]
-pub(super) struct Pin {
-    /// The id of one of the service's servers, or its URI; or another URI.
-    server: Option<String>,
-    /// In its place, for a name without a version: which version the name means for this client.
-    version: Option<String>,
-}
-
 /// Pins a client to a server of a service, or to a version of it: all of its messages go there until it is
 /// forgotten.
 #[utoipa::path(
-    put, path = "/v1/clients/{id}/assignments/{service}", tag = "clients",
-    params(("id", description = "The client id"), ("service", description = "`chat` or `chat@2`")),
+    put, path = "/v1/clients/{id}/assignments/{service}", tag = "clients", operation_id = "pin_client",
+    params(AssignmentPath),
     request_body = Pin,
     responses(
-        (status = 200, body = ShownAssignment), (status = 404, body = Problem), (status = 422, body = Problem),
+        (status = 200, description = "Pinned", body = ShownAssignment),
+        (status = 404, description = "There is no such service", body = Problem),
+        (status = 422, description = "There is no such server or version", body = Problem),
     ),
 )]
 pub(super) async fn pin(
@@ -140,7 +134,7 @@ pub(super) async fn pin(
     Segments((client, service)): Segments<(String, String)>,
     input::Json(json): input::Json,
 ) -> Result<Json<ShownAssignment>, Problem> {
-    let id = service_id(&service)?;
+    let (client, id) = (input::client_id(client)?, service_id(&service)?);
     caller.must(Action::Register, Some(id.as_str()))?;
     if json.get("version").is_some() {
         return pin_version(&state, &client, &id, &json).await.map(Json);
@@ -148,6 +142,11 @@ pub(super) async fn pin(
     let view = state.table.view();
     let service = view.service(&id).ok_or_else(|| no_service(&view, &id))?;
     let server = wanted(&json, service)?;
+    if service.server(&server).is_none()
+        && let Ok(uri) = server.parse()
+    {
+        caller.must_reach(id.as_str(), &uri)?;
+    }
     let assignment = state.table.assignments().pin(&id, &client, &server).await?;
     Ok(Json(assignment.into()))
 }
@@ -211,8 +210,8 @@ fn wanted(json: &serde_json::Value, service: &Service) -> Result<String, Problem
 
 /// Forgets where a client's messages to a service go; the next one is routed anew.
 #[utoipa::path(
-    delete, path = "/v1/clients/{id}/assignments/{service}", tag = "clients",
-    params(("id", description = "The client id"), ("service", description = "`chat` or `chat@2`")),
+    delete, path = "/v1/clients/{id}/assignments/{service}", tag = "clients", operation_id = "forget_client",
+    params(AssignmentPath),
     responses((status = 204, description = "Forgotten, or was not there")),
 )]
 pub(super) async fn forget(
@@ -220,7 +219,7 @@ pub(super) async fn forget(
     caller: Caller,
     Segments((client, service)): Segments<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let id = service_id(&service)?;
+    let (client, id) = (input::client_id(client)?, service_id(&service)?);
     caller.must(Action::Register, Some(id.as_str()))?;
     state.table.assignments().forget(&id, &client).await?;
     if id.version().is_none() {

@@ -1,5 +1,7 @@
 //! `/v1/explain`: which server a message would go to, and why.
 
+use std::collections::HashSet;
+
 use axum::{
     Json,
     extract::State as Shared,
@@ -9,7 +11,7 @@ use axum::{
 use super::{
     State,
     guard::Caller,
-    input::{Asked, service_id},
+    input::{Asked, client_id, service_id},
     problem::{Kind, Problem},
     shown::no_service,
 };
@@ -20,7 +22,7 @@ use crate::{
 
 /// Says where a message would go, and why, by the code that routes; sends and changes nothing.
 #[utoipa::path(
-    get, path = "/v1/explain", tag = "explain",
+    get, path = "/v1/explain", tag = "explain", operation_id = "explain",
     params(
         ("service" = String, Query, description = "`chat` or `chat@2`"),
         ("client" = String, Query, description = "The client id"),
@@ -28,7 +30,10 @@ use crate::{
         ("path" = Option<String>, Query, description = "As the server would get it; `/` if it is not given"),
         ("header" = Option<Vec<String>>, Query, description = "`NAME:VALUE`, for the registrar to see; may be repeated"),
     ),
-    responses((status = 200, body = Explanation), (status = 404, body = Problem)),
+    responses(
+        (status = 200, description = "Where it would go, and why", body = Explanation),
+        (status = 404, description = "There is no such service", body = Problem),
+    ),
 )]
 pub(super) async fn explain(
     Shared(state): Shared<State>,
@@ -45,10 +50,14 @@ pub(super) async fn explain(
 fn question(query: Vec<(String, String)>) -> Result<Question, Problem> {
     let (mut service, mut client) = (None, None);
     let (mut method, mut path, mut headers) = (None, None, Vec::new());
+    let mut given = HashSet::new();
     for (key, value) in query {
+        if key != "header" && !given.insert(key.clone()) {
+            return Err(malformed(&key, "it once: which of several counts nobody knows"));
+        }
         match key.as_str() {
             "service" => service = Some(service_id(&value)?),
-            "client" => client = Some(value),
+            "client" => client = Some(client_id(value)?),
             "method" => method = Some(parsed::<Method>(&key, &value, "a method, such as POST")?),
             "path" => path = Some(target(&value)?),
             "header" => headers.push(header(&value)?),
@@ -86,6 +95,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), Problem> {
 }
 
 fn malformed(parameter: &str, expected: &str) -> Problem {
+    let parameter: String = parameter.chars().take(64).collect();
     Problem::new(Kind::Malformed, format!("query parameter `{parameter}`: write {expected}"))
 }
 
@@ -113,6 +123,9 @@ mod tests {
             &[("service", "a"), ("client", "a"), ("method", "G T")],
             &[("service", "a"), ("client", "a"), ("path", "b")],
             &[("service", "a"), ("client", "a"), ("clint", "a")],
+            &[("service", "a"), ("client", "a"), ("service", "a")],
+            &[("service", "a"), ("client", "")],
+            &[("service", "a"), ("client", "a\n")],
         ] {
             assert!(ask(query).is_err(), "{query:?}");
         }

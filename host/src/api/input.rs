@@ -11,7 +11,7 @@ use super::{
     State,
     problem::{Kind, Problem},
 };
-use crate::table::record::ServiceId;
+use crate::table::record::{ServiceId, is_client_id};
 
 /// The parameters of the path, percent-decoded.
 pub(super) struct Segments<T>(pub(super) T);
@@ -50,12 +50,16 @@ impl FromRequest<State> for Json {
     async fn from_request(request: Request, state: &State) -> Result<Self, Problem> {
         must_be_json(request.headers())?;
         let limit = state.config.borrow().api.limits.body;
-        let bytes = read(request.into_body(), limit).await?;
-        let value = serde_json::from_slice(&bytes);
-        value
-            .map(Self)
-            .map_err(|error| Problem::new(Kind::Malformed, format!("the body is not JSON: {error}")))
+        parse(&read(request.into_body(), limit).await?).map(Self)
     }
+}
+
+/// Which key counts of two that are equal nobody knows, so such a document is malformed.
+fn parse(bytes: &[u8]) -> Result<serde_json::Value, Problem> {
+    let value = crate::json::read(bytes);
+    value.map_err(|error| {
+        Problem::new(Kind::Malformed, format!("the body is not JSON that can be read one way: {error}"))
+    })
 }
 
 /// A JSON body of any shape, or none: then an empty object.
@@ -65,10 +69,14 @@ impl FromRequest<State> for JsonOrNothing {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &State) -> Result<Self, Problem> {
-        if http_body::Body::is_end_stream(request.body()) {
+        let (parts, body) = request.into_parts();
+        let limit = state.config.borrow().api.limits.body;
+        let bytes = read(body, limit).await?;
+        if bytes.is_empty() {
             return Ok(Self(serde_json::json!({})));
         }
-        Json::from_request(request, state).await.map(|Json(value)| Self(value))
+        must_be_json(&parts.headers)?;
+        parse(&bytes).map(Self)
     }
 }
 
@@ -96,6 +104,15 @@ async fn read(body: Body, limit: usize) -> Result<axum::body::Bytes, Problem> {
         }
         Err(error) => Err(Problem::new(Kind::Malformed, format!("the body broke off: {error}"))),
     }
+}
+
+/// A client id as it stands in a path or a query: one that a message could have.
+pub(super) fn client_id(text: String) -> Result<String, Problem> {
+    if is_client_id(text.as_bytes()) {
+        return Ok(text);
+    }
+    let detail = "a client id is 1 to 256 printable ASCII characters";
+    Err(Problem::new(Kind::Malformed, detail))
 }
 
 /// A service as it stands in a path.

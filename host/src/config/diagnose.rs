@@ -93,9 +93,14 @@ impl<'t> Source<'t> {
     }
 }
 
+/// Bytes of a word for which a near one is looked for.
+const LONGEST_SLIP: usize = 64;
+
 /// ``; did you mean `x`?`` if one of these is close enough to be a slip of the finger.
 pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate));
+    // A longer one is no slip of the finger, and comparing takes its length times the candidate's in memory.
+    let known_near = if word.len() <= LONGEST_SLIP { known } else { &[] };
+    let near = known_near.iter().map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate));
     match near.min_by_key(|(distance, _)| *distance) {
         Some((distance, candidate)) if distance <= 2.max(word.chars().count() / 3) => {
             format!("; did you mean `{candidate}`?")

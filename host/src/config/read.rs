@@ -229,6 +229,7 @@ fn api(section: Section<'_>, overrides: &Overrides, guarded: bool) -> ApiConfig 
         listen,
         tls: section.get("tls", |value| tls(value.section()?)),
         open,
+        origins: section.get("origins", |value| value.list(Value::parse)).unwrap_or_default(),
         limits: api_limits(section.section("limits")),
         timeouts: api_timeouts(section.section("timeouts")),
     };

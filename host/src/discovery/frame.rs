@@ -28,8 +28,9 @@ pub enum Said {
 
 /// Reads a frame that came from this address.
 pub fn read(text: &str, peer: IpAddr, limits: Limits) -> Result<Said, Fault> {
-    let json: Value = serde_json::from_str(text)
-        .map_err(|error| Fault::new(Code::Malformed, format!("not JSON: {error}")))?;
+    let json = crate::json::read(text.as_bytes()).map_err(|error| {
+        Fault::new(Code::Malformed, format!("not JSON that can be read one way: {error}"))
+    })?;
     let Value::Object(message) = json else {
         let what = shown(&json);
         return Err(Fault::new(Code::Malformed, format!("{what} is not a message: send a JSON object")));

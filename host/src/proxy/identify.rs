@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::Settings;
-use crate::{config::ClientIdSource, listener::Connection, plugin::message::ClientId, token::Verified};
-
-/// The longest id, in bytes.
-const LONGEST: usize = 256;
+use crate::{
+    config::ClientIdSource, listener::Connection, plugin::message::ClientId, table::record::is_client_id,
+    token::Verified,
+};
 
 /// What a client called itself is not usable: 1 to 256 visible ASCII characters are.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ fn is_valid(id: &ClientId) -> bool {
         ClientId::Header(value) => value.as_bytes(),
         ClientId::Text(text) => text.as_bytes(),
     };
-    (1..=LONGEST).contains(&text.len()) && text.iter().all(|byte| (b' '..=b'~').contains(byte))
+    is_client_id(text)
 }
 
 /// A cookie by its name. Lines are bytes: a cookie of somebody else's that is no text hides none.

@@ -105,6 +105,11 @@ impl fmt::Debug for ServiceId {
 
 crate::units::as_text!(ServiceId);
 
+/// Whether a text can be a client id: 1 to 256 printable ASCII characters.
+pub fn is_client_id(text: &[u8]) -> bool {
+    (1..=256).contains(&text.len()) && text.iter().all(|byte| (b' '..=b'~').contains(byte))
+}
+
 /// The URI of a server: `http://host[:port][/base]`, or `h2c://…` for one that speaks HTTP/2 with
 /// prior knowledge and nothing else. Without a trailing slash, query, fragment or credentials.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,6 +137,13 @@ impl ServerUri {
     pub fn authority(&self) -> &str {
         let rest = self.after_scheme();
         rest.split('/').next().unwrap_or(rest)
+    }
+
+    /// The host, as written: a name, an address, or an IPv6 address in brackets.
+    pub fn host(&self) -> &str {
+        let authority = self.authority();
+        let after = authority.find(']').map_or(0, |end| end + 1);
+        authority[after..].find(':').map_or(authority, |port| &authority[..after + port])
     }
 
     /// What goes before every path; empty or starting with `/`.
@@ -279,7 +291,14 @@ impl<'de> Deserialize<'de> for Sticky {
 
 impl utoipa::PartialSchema for Sticky {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        utoipa::openapi::ObjectBuilder::new().description(Some("`false`, or `{\"ttl\": \"30m\"}`")).into()
+        use utoipa::openapi::{ObjectBuilder, OneOfBuilder, schema::Type};
+        let switch = ObjectBuilder::new().schema_type(Type::Boolean).description(Some("`false`: not at all"));
+        let ttl = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("After its last use, give or take a quarter: `30m`"));
+        let table = ObjectBuilder::new().property("ttl", ttl).required("ttl");
+        let either = OneOfBuilder::new().item(switch).item(table);
+        either.description(Some("`false`, or `{\"ttl\": \"30m\"}`")).into()
     }
 }
 
@@ -334,6 +353,13 @@ impl ServerRecord {
             lease: None,
             draining: None,
         }
+    }
+}
+
+impl ServerRecord {
+    /// Everywhere it leads.
+    pub fn uris(&self) -> impl Iterator<Item = &ServerUri> {
+        std::iter::once(&self.uri).chain(&self.load_balancer)
     }
 }
 

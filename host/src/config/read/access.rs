@@ -13,10 +13,11 @@ pub(super) fn one(section: Section<'_>) -> Option<Rule> {
     let actions = section.need("actions", ACTIONS, actions);
     let names =
         section.get("names", |value| value.list(Value::parse)).unwrap_or_else(|| vec![Pattern::any()]);
+    let hosts = section.get("hosts", |value| value.list(Value::parse));
     section.end();
     let token: crate::auth::TokenHash = token?;
     let label = label.unwrap_or_else(|| token.to_string().chars().take(8).collect());
-    Some(Rule { label, token, actions: actions?, names })
+    Some(Rule { label, token, actions: actions?, names, hosts })
 }
 
 fn actions(value: &Value<'_>) -> Option<Vec<Action>> {
