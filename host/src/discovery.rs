@@ -16,6 +16,7 @@ mod doubts;
 mod drains;
 pub mod fault;
 pub mod frame;
+mod goodbye;
 mod holdings;
 mod index;
 mod keeper;
@@ -24,6 +25,7 @@ mod metrics;
 mod offer;
 mod options;
 mod order;
+mod primus;
 pub mod requirement;
 mod session;
 mod writer;
@@ -64,6 +66,7 @@ pub use drains::{Progress, Traffic};
 pub use memory::Memory;
 pub use metrics::Metrics;
 pub use options::Options;
+pub use primus::Dialect;
 
 /// The servers that fail their active checks at this router, by service: ids of the server list, and
 /// the URI of a `server`.

@@ -26,8 +26,10 @@ use super::{
     bell::{Bell, News},
     fault::{Code, Fault},
     frame::{self, Said},
+    goodbye,
     options::Options,
     order::{Order, Wish},
+    primus::{self, Dialect, Word},
     session::{Act, Session},
 };
 use crate::{
@@ -36,7 +38,7 @@ use crate::{
     table::{
         TableError,
         lease::{Draining, Held, Lease},
-        record::ServiceId,
+        record::{ServerUri, ServiceId},
         view::Origin,
     },
     units::Span,
@@ -58,11 +60,18 @@ pub struct Peer {
     pub address: IpAddr,
     /// What it may do, and a notice of each change of that; none: its token is not known any more.
     pub identity: watch::Receiver<Option<Identity>>,
+    /// How it says that it lives.
+    pub dialect: Dialect,
 }
 
 impl Peer {
     fn may(&self, action: Action, service: &ServiceId) -> bool {
         self.identity.borrow().as_ref().is_some_and(|identity| identity.may(action, Some(service.as_str())))
+    }
+
+    fn may_register_at(&self, service: &ServiceId, uri: &ServerUri) -> bool {
+        let identity = self.identity.borrow();
+        identity.as_ref().is_some_and(|identity| identity.may_register_at(service.as_str(), uri.host()))
     }
 
     fn may_need(&self, service: &ServiceId) -> bool {
@@ -87,11 +96,14 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
         .max_frame_size(Some(most));
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
     let number = discovery.next_connection();
+    let asks = (peer.dialect == Dialect::Primus).then(|| Instant::now() + options.ping);
     let mut connection = Connection {
         socket,
         peer,
         number,
+        asks,
         session: Session::default(),
+        reaches: Vec::new(),
         bell: Arc::default(),
         writing: None,
         heard: Instant::now(),
@@ -109,10 +121,14 @@ struct Connection<S> {
     peer: Peer,
     number: u64,
     session: Session,
+    /// Where its server leads, if it has registered one.
+    reaches: Vec<ServerUri>,
     bell: Arc<Bell>,
     /// A registration that is being written.
     writing: Option<oneshot::Receiver<Result<(), TableError>>>,
     heard: Instant,
+    /// When a peer that speaks Primus is asked next; none: it does not, or asks by itself.
+    asks: Option<Instant>,
     /// Messages that may come without waiting.
     credit: f64,
     credited: Instant,
@@ -155,6 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                         self.send(Message::Ping(Bytes::new())).await
                     }
                 },
+                () = due(self.asks) => self.ask().await,
                 Ok(()) = self.peer.identity.changed() => self.still_allowed(),
                 () = drain.requested() => Err(Ended::Leaving),
             };
@@ -183,6 +200,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Ended::Closed),
         };
         self.throttle().await;
+        if let Some(word) = primus::read(&text) {
+            return self.answer(word).await;
+        }
         let allowed = self.discovery.options().message;
         let said = match text.len() > allowed {
             true => Err(self.too_large(text.len())),
@@ -196,6 +216,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         match acts {
             Ok(acts) => self.carry_out(acts).await,
             Err(fault) => self.fault(&fault).await,
+        }
+    }
+
+    /// Asks a peer that speaks Primus whether it lives. It wants to be asked, whatever else it is told.
+    async fn ask(&mut self) -> Result<(), Ended> {
+        self.asks = Some(Instant::now() + self.discovery.options().ping);
+        let now = self.discovery.table.clock().now();
+        self.send(Message::text(primus::ping(now))).await
+    }
+
+    /// Answers Primus itself, not its application.
+    async fn answer(&mut self, word: Word) -> Result<(), Ended> {
+        match word {
+            Word::Pong => Ok(()),
+            Word::Ping(pong) => {
+                // One that asks does not expect to be asked, and would take that for a message.
+                self.asks = None;
+                self.send(Message::text(pong)).await
+            }
+            Word::Id => {
+                let (router, _) = self.discovery.table.router();
+                self.send(Message::text(primus::id(&format!("{router}-{}", self.number)))).await
+            }
         }
     }
 
@@ -223,6 +266,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let requires = match &said {
             Said::Define(definition) => {
                 self.may_register(&definition.service)?;
+                let mut uris = definition.server.iter().flat_map(|server| server.record.uris());
+                uris.try_for_each(|uri| self.may_reach(&definition.service, uri))?;
                 &definition.requires
             }
             Said::Require(requires) => requires,
@@ -256,6 +301,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
+    fn may_reach(&self, service: &ServiceId, uri: &ServerUri) -> Result<(), Fault> {
+        if self.peer.may_register_at(service, uri) {
+            return Ok(());
+        }
+        let (peer, host) = (self.peer.address, uri.host());
+        tracing::warn!(%peer, %service, host, "denied: the token does not allow to register this host");
+        let reason = format!("this token does not allow to register {host} for {service}");
+        Err(Fault::new(Code::Denied, reason))
+    }
+
     /// The access rules have changed. One who is or needs what it no longer may connects again, and is
     /// told then what it may not.
     fn still_allowed(&mut self) -> Result<(), Ended> {
@@ -263,7 +318,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             return Err(Ended::Denied("the token is not valid any more".to_owned()));
         }
         let registered = self.session.server().map(|place| &place.service);
-        let denied = registered.filter(|service| !self.peer.may(Action::Register, service));
+        let denied = registered.filter(|service| {
+            let reaches = |uri| self.peer.may_register_at(service, uri);
+            !self.peer.may(Action::Register, service) || !self.reaches.iter().all(reaches)
+        });
         let denied = denied.or_else(|| self.session.needs().find(|service| !self.peer.may_need(service)));
         match denied {
             Some(service) => Err(Ended::Denied(format!("the token does not allow {service} any more"))),
@@ -283,6 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Act::Register(service, offered) => {
                     let place = super::session::Place { service, server: offered.id.as_str().into() };
                     let (lease, bell) = (self.lease(), Arc::clone(&self.bell));
+                    self.reaches = offered.record.uris().cloned().collect();
                     let view = self.discovery.table.view();
                     let register = |holdings: &mut super::Holdings| {
                         holdings.register(&view, &place, self.number, offered.record, lease, bell)
@@ -382,43 +441,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// Says goodbye where somebody may hear it, and leaves nothing behind but a suspect.
     async fn end(mut self, ended: Ended) {
-        let metrics = &self.discovery.metrics;
-        metrics.connections.dec();
-        let goodbye = match ended {
-            Ended::Closed => None,
-            Ended::Dead => {
-                metrics.dead.inc();
-                None
+        self.discovery.metrics.connections.dec();
+        let farewell = self.farewell(&ended);
+        let order = self.leave(matches!(ended, Ended::Leaving));
+        let ordered = async {
+            if let Some(order) = order {
+                self.discovery.order(order).await;
             }
-            Ended::Unreadable(code, reason) => Some((code, reason.into())),
-            Ended::Denied(ref reason) => {
-                tracing::warn!(peer = %self.peer.address, service = ?self.session.service(), reason, "a connection is closed: the access rules have changed");
-                Some((CloseCode::Policy, Utf8Bytes::from(reason.as_str())))
-            }
-            Ended::Leaving => Some((CloseCode::Away, "the router is stopping; connect again".into())),
         };
-        let leaving = matches!(ended, Ended::Leaving);
-        let server = self.session.server().cloned();
+        let parting = async {
+            if !matches!(ended, Ended::Dead) {
+                goodbye::say(&mut self.socket, farewell).await;
+            }
+        };
+        // Neither waits for the other: not the goodbye for the table, not the table for the peer.
+        tokio::join!(ordered, parting);
+    }
+
+    /// The Close frame for a peer that has sent none.
+    fn farewell(&self, ended: &Ended) -> Option<CloseFrame> {
+        let (code, reason) = match ended {
+            Ended::Closed => return None,
+            Ended::Dead => {
+                self.discovery.metrics.dead.inc();
+                return None;
+            }
+            Ended::Unreadable(code, reason) => (*code, (*reason).into()),
+            Ended::Denied(reason) => {
+                tracing::warn!(peer = %self.peer.address, service = ?self.session.service(), reason, "a connection is closed: the access rules have changed");
+                (CloseCode::Policy, Utf8Bytes::from(reason.as_str()))
+            }
+            Ended::Leaving => (CloseCode::Away, "the router is stopping; connect again".into()),
+        };
+        Some(CloseFrame { code, reason })
+    }
+
+    /// Takes back what the connection needs and is; what the table is to be told of that.
+    fn leave(&mut self, stopping: bool) -> Option<Order> {
         for service in self.session.needs() {
             self.discovery.index.unneed(service, self.number);
         }
-        if let Some(place) = server.filter(|_| !leaving) {
-            let (view, at) = (self.discovery.table.view(), self.discovery.table.clock().now());
-            let allowed = self.peer.may(Action::Register, &place.service);
-            let order = match allowed {
-                true => self.discovery.holdings.lock().end(&view, &place, self.number, at),
-                // Nobody may bring it back, so nobody waits for that.
-                false => self.discovery.holdings.lock().remove(&place, self.number),
-            };
-            if let Some(order) = order {
-                metrics.suspects.inc_by(u64::from(allowed));
-                self.discovery.order(order).await;
-            }
-        }
-        if let Some((code, reason)) = goodbye {
-            let frame = CloseFrame { code, reason };
-            let _ = timeout(Duration::from_secs(1), self.socket.close(Some(frame))).await;
-        }
+        let place = self.session.server().filter(|_| !stopping)?;
+        let (view, at) = (self.discovery.table.view(), self.discovery.table.clock().now());
+        let allowed = self.peer.may(Action::Register, &place.service);
+        let order = match allowed {
+            true => self.discovery.holdings.lock().end(&view, place, self.number, at),
+            // Nobody may bring it back, so nobody waits for that.
+            false => self.discovery.holdings.lock().remove(place, self.number),
+        }?;
+        self.discovery.metrics.suspects.inc_by(u64::from(allowed));
+        Some(order)
     }
 }
 
@@ -427,6 +499,14 @@ fn ended(sent: Result<Result<(), Error>, tokio::time::error::Elapsed>) -> Result
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Ended::Closed),
         Err(_) => Err(Ended::Dead),
+    }
+}
+
+/// When this time has come; without one, never.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

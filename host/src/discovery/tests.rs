@@ -76,7 +76,11 @@ impl Router {
 /// Who may do everything.
 fn anyone() -> Peer {
     let identity = Access::default().identify(None);
-    Peer { address: [10, 0, 0, 9].into(), identity: tokio::sync::watch::channel(identity).1 }
+    Peer {
+        address: [10, 0, 0, 9].into(),
+        identity: tokio::sync::watch::channel(identity).1,
+        dialect: Dialect::Plain,
+    }
 }
 
 struct Client(WebSocketStream<DuplexStream>);

@@ -84,10 +84,15 @@ fn carchase() -> PathBuf {
     built
 }
 
-/// The packages of `target/javascript` are found from below it only.
+/// A directory of its own from which the packages of `target/javascript` are found: from below it only they are.
+pub(crate) fn javascript_packages() -> TempDir {
+    let place = tempfile::tempdir_in(repository().join("target/javascript"));
+    place.expect("target/javascript: run .ci/install")
+}
+
+/// With the client module and the examples.
 fn javascript() -> TempDir {
-    let copy = tempfile::tempdir_in(repository().join("target/javascript"));
-    let copy = copy.expect("target/javascript: run .ci/install");
+    let copy = javascript_packages();
     for place in ["sdk/javascript", "examples/discovery"] {
         let to = copy.path().join(place);
         std::fs::create_dir_all(&to).expect("make a directory");
