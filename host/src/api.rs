@@ -7,6 +7,7 @@
 
 mod clients;
 mod cluster;
+mod condition;
 mod connect;
 mod explain;
 mod guard;
@@ -23,6 +24,7 @@ mod services;
 mod shown;
 mod token;
 mod watch;
+mod written;
 
 use std::sync::Arc;
 
@@ -125,6 +127,8 @@ pub fn router(state: State) -> Router {
     router
         .route("/v1/openapi.json", get(move || std::future::ready((json, document.clone()))))
         .route("/", get(connect::connect))
+        .route(connect::PRIMUS[0], get(connect::connect))
+        .route(connect::PRIMUS[1], get(connect::connect))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
@@ -135,7 +139,7 @@ fn documented() -> OpenApiRouter<State> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(services::list))
         .routes(routes!(services::show, services::put, services::delete))
-        .routes(routes!(servers::put, servers::delete))
+        .routes(routes!(servers::show, servers::put, servers::delete))
         .routes(routes!(servers::heartbeat))
         .routes(routes!(leaving::drain))
         .routes(routes!(connect::connect))
@@ -153,6 +157,12 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
+}
+
+/// The OpenAPI document, before its problems have their type.
+#[cfg(test)]
+fn document() -> utoipa::openapi::OpenApi {
+    documented().split_for_parts().1
 }
 
 #[cfg(test)]

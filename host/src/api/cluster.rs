@@ -4,7 +4,6 @@ use axum::{Json, extract::State as Shared};
 use serde::Serialize;
 
 use super::{State, guard::Caller, problem::Problem};
-use crate::auth::Action;
 
 /// A running router.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -17,12 +16,15 @@ pub(super) struct ShownRouter {
 }
 
 /// Every router that shares the table.
-#[utoipa::path(get, path = "/v1/routers", tag = "routers", responses((status = 200, body = Vec<ShownRouter>)))]
+#[utoipa::path(
+    get, path = "/v1/routers", tag = "routers", operation_id = "list_routers",
+    responses((status = 200, description = "Every router", body = Vec<ShownRouter>)),
+)]
 pub(super) async fn routers(
     Shared(state): Shared<State>,
     caller: Caller,
 ) -> Result<Json<Vec<ShownRouter>>, Problem> {
-    caller.must(Action::Read, None)?;
+    caller.must_inspect()?;
     let view = state.table.view();
     let routers = view.routers().iter().map(|(id, router)| ShownRouter {
         id: id.to_string(),

@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     extract::{FromRequestParts, Request, State as Shared},
-    http::{Method, header, request::Parts},
+    http::{HeaderValue, Method, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -22,8 +22,9 @@ use super::{
     token::token,
 };
 use crate::{
-    auth::{Action, Identity, TokenHash},
+    auth::{Action, Identity, Origin, TokenHash},
     config::Config,
+    table::record::ServerUri,
 };
 
 /// The other end of the connection.
@@ -49,6 +50,31 @@ impl Caller {
         tracing::warn!(label, ?peer, %request, %action, name, "denied: the token does not allow this");
         let object = name.map(|name| format!(" {name}")).unwrap_or_default();
         Err(Problem::new(Kind::Denied, format!("this token does not allow to {action}{object}")))
+    }
+
+    /// As [`Self::must`], of the router itself.
+    pub(super) fn must_inspect(&self) -> Result<(), Problem> {
+        if self.may_inspect() {
+            return Ok(());
+        }
+        let (label, peer, request) = (self.identity.label(), self.peer, &self.request);
+        tracing::warn!(label, ?peer, %request, "denied: the token does not allow to inspect the router");
+        let detail = "this token does not allow to inspect the router: that takes the action `inspect`, or `read` \
+                      for every name";
+        Err(Problem::new(Kind::Denied, detail))
+    }
+
+    /// Refuses, and logs it, unless the caller may register a server of this service at this host.
+    pub(super) fn must_reach(&self, service: &str, uri: &ServerUri) -> Result<(), Problem> {
+        let host = uri.host();
+        if self.identity.may_register_at(service, host) {
+            return Ok(());
+        }
+        let (label, peer, request) = (self.identity.label(), self.peer, &self.request);
+        tracing::warn!(label, ?peer, %request, service, host, "denied: the token does not allow this host");
+        let detail =
+            format!("this token does not allow to register {host} for {service}: see `hosts` of its rule");
+        Err(Problem::new(Kind::Denied, detail))
     }
 
     /// The address at the other end.
@@ -88,6 +114,10 @@ impl Caller {
 
     pub(super) fn may(&self, action: Action, name: Option<&str>) -> bool {
         self.identity.may(action, name)
+    }
+
+    pub(super) fn may_inspect(&self) -> bool {
+        self.identity.may_inspect()
     }
 }
 
@@ -131,27 +161,30 @@ fn admit(config: &Config, request: &Request) -> Result<Caller, Problem> {
              because any web page could otherwise reach it under a name of its own",
         ));
     }
-    if anyone && !config.api.open && is_foreign(request, config.api.listen.ip()) {
-        return Err(Problem::new(
-            Kind::HostRefused,
-            "without access rules the API obeys no page of another origin, because browsers let any page \
-             post to this machine and open a WebSocket to it",
-        ));
+    if let Some(origin) = headers.get(header::ORIGIN).filter(|_| is_more_than_a_read(request)) {
+        // With access rules nothing that a browser sends by itself says who asks.
+        if anyone && !is_obeyed(config, request, origin) {
+            return Err(Problem::new(
+                Kind::HostRefused,
+                "without access rules the API obeys no page of another origin, because browsers let any page \
+                 post to this machine and open a WebSocket to it; `[api] origins` names those that it obeys",
+            ));
+        }
     }
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let path = request.uri().path();
-    let request = format!("{} {path}", request.method()).into();
+    let asked = format!("{} {path}", request.method()).into();
     let public = matches!(path, "/live" | "/ready" | "/v1/openapi.json");
     let token = token(headers).map(|token| TokenHash::of(&token));
-    match config.access.identify_hash(token) {
-        Some(identity) => Ok(Caller { identity, token, peer, request }),
-        None if public => Ok(Caller { identity: Identity::nobody(), token, peer, request }),
-        None => {
-            let given = if token.is_some() { "an unknown token" } else { "no token" };
-            tracing::warn!(?peer, %request, "denied: {given}");
-            Err(Problem::new(Kind::Unauthenticated, format!("{given}: send `Authorization: Bearer TOKEN`")))
-        }
-    }
+    let identity = config.access.identify_hash(token).or_else(|| public.then(Identity::nobody));
+    let Some(identity) = identity else {
+        let given = if token.is_some() { "an unknown token" } else { "no token" };
+        tracing::warn!(?peer, request = %asked, "denied: {given}");
+        let detail = format!("{given}: send `Authorization: Bearer TOKEN`");
+        return Err(Problem::new(Kind::Unauthenticated, detail));
+    };
+    must_be_asked_first(request)?;
+    Ok(Caller { identity, token, peer, request: asked })
 }
 
 /// A connection over the bound is for health checks and operators.
@@ -170,16 +203,39 @@ fn host(request: &Request) -> Option<&str> {
     host.or_else(|| request.uri().authority().map(|authority| authority.as_str()))
 }
 
-/// Whether a page that is not of this machine asks to change something or to open a WebSocket: what a
-/// browser lets it do without asking here first. What it merely reads the browser keeps from it.
-fn is_foreign(request: &Request, listen: IpAddr) -> bool {
-    let headers = request.headers();
-    let only_reads = request.method().is_safe() && !headers.contains_key(header::UPGRADE);
-    let Some(origin) = headers.get(header::ORIGIN).filter(|_| !only_reads) else {
+/// Whether it may change something or opens a WebSocket: what a browser lets a page do to another origin without
+/// asking here first. What a page merely reads the browser keeps from it.
+fn is_more_than_a_read(request: &Request) -> bool {
+    !request.method().is_safe() || request.headers().contains_key(header::UPGRADE)
+}
+
+/// Whether a page of this origin may do more than read: one that came from here, under the same name and port, or
+/// one that the configuration names.
+fn is_obeyed(config: &Config, request: &Request, origin: &HeaderValue) -> bool {
+    let Some(origin) = origin.to_str().ok().and_then(|origin| origin.parse::<Origin>().ok()) else {
         return false;
     };
-    let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    !is_ours(host, listen)
+    let own = host(request).and_then(|host| Origin::served(config.api.tls.is_some(), host));
+    own.as_ref() == Some(&origin) || config.api.origins.contains(&origin)
+}
+
+/// A page's POST has to be one for which its browser asks here first, and is told no: one with a type that forms do
+/// not have. Of any other method the browser asks anyway.
+fn must_be_asked_first(request: &Request) -> Result<(), Problem> {
+    if !request.headers().contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    let simple = ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded"];
+    let written = request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    let essence = written.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    let is_simple = essence.is_empty() || simple.iter().any(|simple| essence.eq_ignore_ascii_case(simple));
+    let has_body = !http_body::Body::is_end_stream(request.body());
+    let writes = request.method() == Method::POST || (!request.method().is_safe() && has_body);
+    if writes && is_simple {
+        let detail = "a request with an `Origin` writes with `Content-Type: application/json` only";
+        return Err(Problem::new(Kind::NotJson, detail));
+    }
+    Ok(())
 }
 
 /// Whether a `Host` means this machine. A page of another origin whose name was made to resolve to

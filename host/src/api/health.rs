@@ -16,7 +16,10 @@ pub(super) struct Live {
 }
 
 /// Whether the process runs.
-#[utoipa::path(get, path = "/live", tag = "health", security(()), responses((status = 200, body = Live)))]
+#[utoipa::path(
+    get, path = "/live", tag = "health", operation_id = "live", security(()),
+    responses((status = 200, description = "It runs", body = Live)),
+)]
 pub(super) async fn live() -> Json<Live> {
     Json(Live { status: "live" })
 }
@@ -60,8 +63,11 @@ pub(super) struct TableHealth {
 /// Whether the router takes messages. It does on the last known view, too, when the routing table
 /// cannot be reached.
 #[utoipa::path(
-    get, path = "/ready", tag = "health", security(()),
-    responses((status = 200, body = Ready), (status = 503, body = Problem)),
+    get, path = "/ready", tag = "health", operation_id = "ready", security(()),
+    responses(
+        (status = 200, description = "It takes messages", body = Ready),
+        (status = 503, description = "It starts, or stops", body = Problem),
+    ),
 )]
 pub(super) async fn ready(Shared(state): Shared<State>) -> Result<Json<Ready>, Problem> {
     if state.leaving.is_requested() {

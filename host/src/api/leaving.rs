@@ -11,6 +11,7 @@ use super::{
     input::{Asked, Segments, service_id},
     problem::{Kind, Problem},
     shown::{must_not_be_configured, no_service},
+    written::ServerPath,
 };
 use crate::{auth::Action, discovery::Progress, units::Span};
 
@@ -19,6 +20,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// How long to wait.
 #[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Waiting {
     /// How long to wait for the end, such as `30s`; without it the answer comes at once.
     #[param(value_type = Option<String>)]
@@ -41,12 +44,12 @@ pub(super) struct ShownDrain {
 /// or the deadline passes. Answers 200 when every router sends it nothing any more, 202 if that takes
 /// longer than `wait`. Registering the server again cancels it.
 #[utoipa::path(
-    post, path = "/v1/services/{service}/servers/{id}/drain", tag = "discovery",
-    params(("service", description = "`chat` or `chat@2`"), ("id", description = "Unique within the service"), Waiting),
+    post, path = "/v1/services/{service}/servers/{id}/drain", tag = "discovery", operation_id = "drain_server",
+    params(ServerPath, Waiting),
     responses(
         (status = 200, description = "Drained", body = ShownDrain),
         (status = 202, description = "Not yet", body = ShownDrain),
-        (status = 404, body = Problem),
+        (status = 404, description = "There is none", body = Problem),
         (status = 409, description = "Defined by the configuration, or registered anew meanwhile", body = Problem),
     ),
 )]

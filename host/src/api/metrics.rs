@@ -13,12 +13,14 @@ use super::{
     guard::Caller,
     problem::{Kind, Problem},
 };
-use crate::auth::Action;
 
 /// Everything that is counted, in the format of Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String)))]
+#[utoipa::path(
+    get, path = "/metrics", tag = "health", operation_id = "metrics",
+    responses((status = 200, description = "Everything that is counted", content_type = "text/plain", body = String)),
+)]
 pub(super) async fn metrics(Shared(state): Shared<State>, caller: Caller) -> Result<Response, Problem> {
-    caller.must(Action::Read, None)?;
+    caller.must_inspect()?;
     state.plugins.refresh_metrics();
     let mut families = state.registry.gather();
     families.extend(of_plugins(&state));

@@ -1,14 +1,13 @@
 //! `/v1/plugins`: what is loaded, and what of it a service may name.
 
-use axum::{
-    Json,
-    extract::{Path, State as Shared},
-};
+use axum::{Json, extract::State as Shared};
 
 use super::{
     State,
     guard::Caller,
+    input::Segments,
     problem::{self, Problem},
+    written::PluginPath,
 };
 use crate::{
     auth::Action,
@@ -17,22 +16,31 @@ use crate::{
 };
 
 /// Every build that serves, drains or was refused.
-#[utoipa::path(get, path = "/v1/plugins", tag = "plugins", responses((status = 200, body = Vec<PluginStatus>)))]
+#[utoipa::path(
+    get, path = "/v1/plugins", tag = "plugins", operation_id = "list_plugins",
+    responses((status = 200, description = "Every build", body = Vec<PluginStatus>)),
+)]
 pub(super) async fn list(
     Shared(state): Shared<State>,
     caller: Caller,
 ) -> Result<Json<Vec<PluginStatus>>, Problem> {
-    caller.must(Action::Read, None)?;
+    caller.must_inspect()?;
     Ok(Json(state.plugins.status()))
 }
 
 /// Has the next build of a plugin (`shadow`) serve; the one that it replaces is kept to go back to.
-#[utoipa::path(post, path = "/v1/plugins/{name}/promote", tag = "plugins", params(("name" = String, Path, description = "The plugin's name")),
-    responses((status = 200, body = Vec<PluginStatus>), (status = 404, body = Problem), (status = 409, body = Problem)))]
+#[utoipa::path(
+    post, path = "/v1/plugins/{name}/promote", tag = "plugins", operation_id = "promote_plugin", params(PluginPath),
+    responses(
+        (status = 200, description = "Its builds", body = Vec<PluginStatus>),
+        (status = 404, description = "There is no such plugin", body = Problem),
+        (status = 409, description = "No next build is tried out", body = Problem),
+    ),
+)]
 pub(super) async fn promote(
     Shared(state): Shared<State>,
-    Path(name): Path<String>,
     caller: Caller,
+    Segments(name): Segments<String>,
 ) -> Result<Json<Vec<PluginStatus>>, Problem> {
     caller.must(Action::Admin, Some(&name))?;
     state.plugins.promote(&name).await.map_err(problem)?;
@@ -41,12 +49,18 @@ pub(super) async fn promote(
 
 /// Ends the trial of a plugin's next build; if none is tried out, brings back what the last promotion
 /// replaced.
-#[utoipa::path(post, path = "/v1/plugins/{name}/rollback", tag = "plugins", params(("name" = String, Path, description = "The plugin's name")),
-    responses((status = 200, body = Vec<PluginStatus>), (status = 404, body = Problem), (status = 409, body = Problem)))]
+#[utoipa::path(
+    post, path = "/v1/plugins/{name}/rollback", tag = "plugins", operation_id = "roll_back_plugin", params(PluginPath),
+    responses(
+        (status = 200, description = "Its builds", body = Vec<PluginStatus>),
+        (status = 404, description = "There is no such plugin", body = Problem),
+        (status = 409, description = "There is nothing to go back to", body = Problem),
+    ),
+)]
 pub(super) async fn roll_back(
     Shared(state): Shared<State>,
-    Path(name): Path<String>,
     caller: Caller,
+    Segments(name): Segments<String>,
 ) -> Result<Json<Vec<PluginStatus>>, Problem> {
     caller.must(Action::Admin, Some(&name))?;
     state.plugins.roll_back(&name).await.map_err(problem)?;

@@ -1,24 +1,21 @@
 //! `/v1/services/{service}/releases`, `promote` and `rollback`: which versions are live, and since when.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use axum::{
-    Json,
-    extract::State as Shared,
-    http::{HeaderMap, HeaderValue, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State as Shared, http::StatusCode, response::Response};
 use serde::Serialize;
 
 use super::{
     State,
+    condition::{Condition, Tag},
     guard::Caller,
     input::{self, Segments, service_id},
     problem::{Kind, Problem},
     shown::no_service,
+    written::{NamePath, Promotion, Reading, Rollback, Writing},
 };
 use crate::{
     auth::Action,
@@ -95,23 +92,30 @@ impl ShownRelease {
         Self { name: name.to_owned(), versions, weights, number, canary, stay, stay_until, rollback, history }
     }
 
-    fn response(self) -> Response {
-        let tag = HeaderValue::from_str(&format!("\"{}\"", self.number)).ok();
-        let mut response = Json(self).into_response();
-        response.headers_mut().extend(tag.map(|tag| (header::ETAG, tag)));
-        response
+    /// Its number, which says all unless there are versions that the history knows nothing of, or is missing
+    /// some: they come and go without a change of the release.
+    fn tag(&self) -> Tag {
+        let known = self.history.iter().flat_map(|change| change.weights.keys());
+        let known: BTreeSet<&String> = known.filter(|version| *version != UNVERSIONED).collect();
+        let others = known != self.versions.iter().collect();
+        Tag::numbered(self.number, others.then_some(&self.versions))
     }
 }
 
 /// Which versions of a service are live and with what weights, and how that came.
 #[utoipa::path(
-    get, path = "/v1/services/{service}/releases", tag = "releases",
-    params(("service", description = "The name, without a version")),
-    responses((status = 200, body = ShownRelease), (status = 404, body = Problem)),
+    get, path = "/v1/services/{service}/releases", tag = "releases", operation_id = "show_releases",
+    params(NamePath, Reading),
+    responses(
+        (status = 200, description = "What is live, and how that came", body = ShownRelease, headers(("ETag" = String))),
+        (status = 304, description = "It is as `If-None-Match` says"),
+        (status = 404, description = "There is no such service", body = Problem),
+    ),
 )]
 pub(super) async fn show(
     Shared(state): Shared<State>,
     caller: Caller,
+    condition: Condition,
     Segments(service): Segments<String>,
 ) -> Result<Response, Problem> {
     let id = name(&service)?;
@@ -121,41 +125,23 @@ pub(super) async fn show(
     if release.is_none() && view.named(id.name()).is_none() {
         return Err(no_service(&view, &id));
     }
-    Ok(ShownRelease::new(&view, id.name(), release).response())
-}
-
-/// What to make live.
-#[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "documents the body, which is read by hand for the sake of its errors")]
-pub(super) struct Promotion {
-    /// All clients go to this version; or write `weights`.
-    version: Option<String>,
-    /// Shares of the clients by version.
-    weights: Option<BTreeMap<String, u32>>,
-    /// Messages with a header go to a version that need not be live; `false` ends that, and so do new weights.
-    canary: Option<Canary>,
-    /// When the promotion is undone by itself; stays until it is `false`.
-    rollback: Option<Guard>,
-    /// `drain`: clients that have an assignment at a version stay until it ends; `now`: their next message
-    /// goes by what is live; or a duration: they stay at most so long.
-    r#move: Option<String>,
-    /// For the history.
-    why: Option<String>,
-    /// For the history, besides the token's label.
-    by: Option<String>,
+    let shown = ShownRelease::new(&view, id.name(), release);
+    condition.answer(&shown.tag(), &shown)
 }
 
 /// Makes a version live, or several by weight, or a canary.
 ///
-/// With `If-Match: "NUMBER"` only if the release has not changed since. Without it, only if nobody else changes
+/// With `If-Match` and the `ETag` of the release, or its number, only if it has not changed since. Without it, only if nobody else changes
 /// it while this is carried out.
 #[utoipa::path(
-    post, path = "/v1/services/{service}/promote", tag = "releases",
-    params(("service", description = "The name, without a version")),
+    post, path = "/v1/services/{service}/promote", tag = "releases", operation_id = "promote",
+    params(NamePath, Writing),
     request_body = Promotion,
     responses(
-        (status = 200, body = ShownRelease), (status = 404, body = Problem),
-        (status = 409, description = "Somebody else changed it", body = Problem),
+        (status = 200, description = "What is live now", body = ShownRelease, headers(("ETag" = String))),
+        (status = 404, description = "There is no such service", body = Problem),
+        (status = 409, description = "Somebody else changed it meanwhile", body = Problem),
+        (status = 412, description = "It is not what the request expects", body = Problem),
         (status = 422, description = "Every mistake, by field", body = Problem),
     ),
 )]
@@ -163,42 +149,31 @@ pub(super) async fn promote(
     Shared(state): Shared<State>,
     caller: Caller,
     Segments(service): Segments<String>,
-    headers: HeaderMap,
+    condition: Condition,
     input::Json(json): input::Json,
 ) -> Result<Response, Problem> {
     let id = name(&service)?;
     caller.must(Action::Register, Some(id.name()))?;
+    let expected = expected(&state, &id, &condition)?;
     let Promote { promotion, why, by } = config::record::promote(&json).map_err(Problem::invalid)?;
     let note = note(&caller, by, why);
-    let changed = release::change(&state.table, id.name(), expected(&headers)?, |release, versions| {
+    let changed = release::change(&state.table, id.name(), expected, |release, versions| {
         let found = (release.number == 0).then(|| ReleaseRecord::found(versions, note.at));
         found.as_ref().unwrap_or(release).promote(versions, promotion.clone(), note.clone())
     });
-    answer(&state, &id, changed.await).await
-}
-
-/// What to go back to.
-#[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "documents the body, which is read by hand for the sake of its errors")]
-pub(super) struct Rollback {
-    /// A number in the history; else what the latest change replaced.
-    to: Option<u64>,
-    /// As in a promotion; but `now` unless something else is written.
-    r#move: Option<String>,
-    /// For the history.
-    why: Option<String>,
-    /// For the history, besides the token's label.
-    by: Option<String>,
+    answer(&state, &id, &condition, changed.await).await
 }
 
 /// Makes live again what was live before the latest change. The body may be left out.
 #[utoipa::path(
-    post, path = "/v1/services/{service}/rollback", tag = "releases",
-    params(("service", description = "The name, without a version")),
+    post, path = "/v1/services/{service}/rollback", tag = "releases", operation_id = "rollback",
+    params(NamePath, Writing),
     request_body = Rollback,
     responses(
-        (status = 200, body = ShownRelease), (status = 404, body = Problem),
-        (status = 409, description = "There is nothing to go back to, or somebody else changed it", body = Problem),
+        (status = 200, description = "What is live now", body = ShownRelease, headers(("ETag" = String))),
+        (status = 404, description = "There is no such service", body = Problem),
+        (status = 409, description = "There is nothing to go back to, or somebody else changed it meanwhile", body = Problem),
+        (status = 412, description = "It is not what the request expects", body = Problem),
         (status = 422, description = "Every mistake, by field", body = Problem),
     ),
 )]
@@ -206,26 +181,31 @@ pub(super) async fn rollback(
     Shared(state): Shared<State>,
     caller: Caller,
     Segments(service): Segments<String>,
-    headers: HeaderMap,
+    condition: Condition,
     input::JsonOrNothing(json): input::JsonOrNothing,
 ) -> Result<Response, Problem> {
     let id = name(&service)?;
     caller.must(Action::Register, Some(id.name()))?;
+    let expected = expected(&state, &id, &condition)?;
     let RollBack { rollback, why, by } = config::record::roll_back(&json).map_err(Problem::invalid)?;
     let note = note(&caller, by, why);
-    let changed = release::change(&state.table, id.name(), expected(&headers)?, |release, versions| {
+    let changed = release::change(&state.table, id.name(), expected, |release, versions| {
         release.roll_back(versions, rollback.clone(), note.clone())
     });
-    answer(&state, &id, changed.await).await
+    answer(&state, &id, &condition, changed.await).await
 }
 
 async fn answer(
     state: &State,
     id: &ServiceId,
+    condition: &Condition,
     changed: Result<Changed, ChangeError>,
 ) -> Result<Response, Problem> {
     let Changed { release, revision } = match changed {
         Err(ChangeError::Unknown(_)) => return Err(no_service(&state.table.view(), id)),
+        Err(error @ ChangeError::Changed { .. }) if !condition.is_none() => {
+            return Err(Problem::new(Kind::ConditionFailed, error.to_string()));
+        }
         changed => changed?,
     };
     let latest = release.latest();
@@ -237,7 +217,8 @@ async fn answer(
         "release changed"
     );
     state.routing.follows(revision).await;
-    Ok(ShownRelease::new(&state.table.view(), id.name(), Some(&release)).response())
+    let shown = ShownRelease::new(&state.table.view(), id.name(), Some(&release));
+    Ok(shown.tag().answer(StatusCode::OK, &shown))
 }
 
 fn name(text: &str) -> Result<ServiceId, Problem> {
@@ -258,12 +239,20 @@ fn note(caller: &Caller, by: Option<String>, why: Option<String>) -> ReleaseNote
     ReleaseNote { by, why, at: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
 }
 
-/// The number of the release that a change depends on.
-fn expected(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(written) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let number = written.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse().ok());
-    let malformed = || Problem::new(Kind::Malformed, "If-Match: write the release's number, as in the ETag");
-    number.ok_or_else(malformed).map(Some)
+/// The number of the release that a change depends on, if it depends on any: what it is now, as the condition
+/// holds for that.
+fn expected(state: &State, id: &ServiceId, condition: &Condition) -> Result<Option<u64>, Problem> {
+    let view = state.table.view();
+    let release = view.release(id.name());
+    if condition.is_none() || (release.is_none() && view.named(id.name()).is_none()) {
+        return Ok(None);
+    }
+    let shown = ShownRelease::new(&view, id.name(), release);
+    let by = || release.and_then(ReleaseRecord::latest).map_or("nobody", |change| &change.by);
+    condition.must_hold(Some(&shown.tag())).map_err(|problem| {
+        problem.because(format!("the release of {} is at change {}, by {}", id.name(), shown.number, by()))
+    })?;
+    Ok(Some(shown.number))
 }
 
 impl From<ChangeError> for Problem {

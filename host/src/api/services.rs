@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
-use axum::{
-    Json,
-    extract::State as Shared,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State as Shared, http::StatusCode, response::Response};
 
 use super::{
     State,
+    condition::{Condition, Tag},
     guard::Caller,
     input::{self, Segments, service_id},
     problem::{Kind, Problem},
     shown::{ShownService, must_not_be_configured, no_service},
+    written::{Reading, ServicePath, Writing, WrittenService},
 };
 use crate::{
     auth::Action,
@@ -23,6 +20,7 @@ use crate::{
         TableError, View,
         adapter::{Change, Revision},
         record::{ServerRecord, ServiceId, ServiceRecord, ServiceSpec},
+        view::Service,
     },
 };
 
@@ -36,76 +34,111 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 const ATOMIC: usize = 64;
 
 /// Every service that the caller may read.
-#[utoipa::path(get, path = "/v1/services", tag = "services", responses((status = 200, body = Vec<ShownService>)))]
+#[utoipa::path(
+    get, path = "/v1/services", tag = "services", operation_id = "list_services", params(Reading),
+    responses(
+        (status = 200, description = "Every service", body = Vec<ShownService>, headers(("ETag" = String))),
+        (status = 304, description = "They are as `If-None-Match` says"),
+    ),
+)]
 pub(super) async fn list(
     Shared(state): Shared<State>,
     caller: Caller,
-) -> Result<Json<Vec<ShownService>>, Problem> {
+    condition: Condition,
+) -> Result<Response, Problem> {
     caller.must(Action::Read, None)?;
     let view = state.table.view();
     let readable = view.services().filter(|service| caller.may(Action::Read, Some(service.id.as_str())));
-    Ok(Json(readable.map(|service| state.show(service)).collect()))
+    let shown: Vec<ShownService> = readable.map(|service| state.show(service)).collect();
+    condition.answer(&Tag::new(&shown, &()), &shown)
 }
 
 /// One service with its servers.
 #[utoipa::path(
-    get, path = "/v1/services/{service}", tag = "services",
-    params(("service", description = "`chat` or `chat@2`")),
-    responses((status = 200, body = ShownService), (status = 404, body = Problem)),
+    get, path = "/v1/services/{service}", tag = "services", operation_id = "show_service",
+    params(ServicePath, Reading),
+    responses(
+        (status = 200, description = "The service", body = ShownService, headers(("ETag" = String))),
+        (status = 304, description = "It is as `If-None-Match` says"),
+        (status = 404, description = "There is none", body = Problem),
+    ),
 )]
 pub(super) async fn show(
     Shared(state): Shared<State>,
     caller: Caller,
+    condition: Condition,
     Segments(service): Segments<String>,
-) -> Result<Json<ShownService>, Problem> {
+) -> Result<Response, Problem> {
     let id = service_id(&service)?;
     caller.must(Action::Read, Some(id.as_str()))?;
     let view = state.table.view();
     let service = view.service(&id).ok_or_else(|| no_service(&view, &id))?;
-    Ok(Json(state.show(service)))
+    let shown = state.show(service);
+    condition.answer(&Tag::new(&written(service), &shown), &shown)
 }
 
 /// Creates a service, or replaces all of it; its server list becomes the one given.
 ///
+/// With `If-Match` only if it is still what the reader of that `ETag` was shown, whatever its servers' health is
+/// meanwhile; with `If-None-Match: *` only if there is none yet.
+///
 /// A registrar or filter that is not loaded may come later; until then `warnings` of the answer
 /// say so, and messages get 503.
 #[utoipa::path(
-    put, path = "/v1/services/{service}", tag = "services",
-    params(("service", description = "`chat` or `chat@2`")),
-    request_body = ServiceSpec,
+    put, path = "/v1/services/{service}", tag = "services", operation_id = "put_service",
+    params(ServicePath, Writing),
+    request_body = WrittenService,
     responses(
-        (status = 200, description = "Replaced", body = ShownService),
-        (status = 201, description = "Created", body = ShownService),
+        (status = 200, description = "Replaced", body = ShownService, headers(("ETag" = String))),
+        (status = 201, description = "Created", body = ShownService, headers(("ETag" = String))),
         (status = 409, description = "Defined by the configuration", body = Problem),
+        (status = 412, description = "It is not what the request expects", body = Problem),
         (status = 422, description = "Every mistake, by field", body = Problem),
     ),
 )]
 pub(super) async fn put(
     Shared(state): Shared<State>,
     caller: Caller,
+    condition: Condition,
     Segments(service): Segments<String>,
     input::Json(json): input::Json,
 ) -> Result<Response, Problem> {
     let id = service_id(&service)?;
     caller.must(Action::Register, Some(id.as_str()))?;
-    let spec = config::record::service(&json).map_err(Problem::invalid)?;
     must_not_be_configured(&state.table.view(), &id)?;
-    let new = write(&state, |view| Ok((view.stored(&id).is_none(), replacement(view, &id, &spec)?))).await?;
+    must_be_as_expected(&state, &state.table.view(), &id, &condition)?;
+    let spec = config::record::service(&json).map_err(Problem::invalid)?;
+    let own = spec.record.server.iter().chain(&spec.record.load_balancer);
+    for uri in own.chain(spec.servers.iter().flat_map(|server| server.record.uris())) {
+        caller.must_reach(id.as_str(), uri)?;
+    }
+    let new = write(&state, |view| {
+        must_be_as_expected(&state, view, &id, &condition)?;
+        Ok((view.stored(&id).is_none(), replacement(view, &id, &spec)?))
+    })
+    .await?;
     let view = state.table.view();
     let service = view.service(&id).ok_or_else(|| gone(&id))?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(state.show(service))).into_response())
+    let shown = state.show(service);
+    Ok(Tag::new(&written(service), &shown).answer(status, &shown))
 }
 
 /// Removes a service and its server list.
 #[utoipa::path(
-    delete, path = "/v1/services/{service}", tag = "services",
-    params(("service", description = "`chat` or `chat@2`")),
-    responses((status = 204, description = "Removed"), (status = 404, body = Problem), (status = 409, body = Problem)),
+    delete, path = "/v1/services/{service}", tag = "services", operation_id = "delete_service",
+    params(ServicePath, Writing),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, description = "There is none", body = Problem),
+        (status = 409, description = "Defined by the configuration", body = Problem),
+        (status = 412, description = "It is not what the request expects", body = Problem),
+    ),
 )]
 pub(super) async fn delete(
     Shared(state): Shared<State>,
     caller: Caller,
+    condition: Condition,
     Segments(service): Segments<String>,
 ) -> Result<StatusCode, Problem> {
     let id = service_id(&service)?;
@@ -113,12 +146,38 @@ pub(super) async fn delete(
     must_not_be_configured(&state.table.view(), &id)?;
     write(&state, |view| {
         let stored = view.stored(&id).ok_or_else(|| no_service(view, &id))?;
+        must_be_as_expected(&state, view, &id, &condition)?;
         let servers = stored.servers.iter().map(|server| delete_server(&id, &server.id));
         let record = stored.declared.then(|| change("service", id.as_str(), None));
         Ok(((), servers.chain(record).collect()))
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What somebody wrote of a service, which a write replaces: not what keeps its servers, nor how they are.
+fn written(service: &Service) -> impl serde::Serialize + use<> {
+    let servers = service.servers.iter().map(|server| (server.id.to_string(), written_of(&server.record)));
+    (service.record.clone(), servers.collect::<Vec<_>>())
+}
+
+/// What somebody wrote of a server.
+pub(super) fn written_of(record: &ServerRecord) -> ServerRecord {
+    ServerRecord { lease: None, draining: None, ..record.clone() }
+}
+
+/// Of what the table holds, as that is what is written.
+fn must_be_as_expected(
+    state: &State,
+    view: &View,
+    id: &ServiceId,
+    condition: &Condition,
+) -> Result<(), Problem> {
+    if condition.is_none() {
+        return Ok(());
+    }
+    let tag = view.stored(id).map(|stored| Tag::new(&written(stored), &state.show(stored)));
+    condition.must_hold(tag.as_ref())
 }
 
 /// Writes what `plan` makes of the view, so that nothing that changed meanwhile is overwritten

@@ -98,7 +98,7 @@ pub(super) enum Source {
 }
 
 impl ShownService {
-    pub(super) fn new(service: &Service, routing: &dyn Routing, plugins: &PluginSet) -> Self {
+    fn new(service: &Service, routing: &dyn Routing, plugins: &PluginSet) -> Self {
         let source = Source::from(service.origin);
         let warnings = super::plugins::warnings(plugins, &service.record);
         let record = service.record.clone();
@@ -126,7 +126,7 @@ impl ShownService {
 
 impl ShownServer {
     /// `checked`: its service says how its servers are checked.
-    pub(super) fn new(server: &Server, source: Source, standing: Standing, checked: bool) -> Self {
+    fn new(server: &Server, source: Source, standing: Standing, checked: bool) -> Self {
         let ServerRecord { check, draining, lease, load_balancer, .. } = server.record.clone();
         Self {
             id: server.id.to_string(),
@@ -165,6 +165,13 @@ impl From<Origin> for Source {
 }
 
 impl State {
+    /// A server of a service, as a document by itself.
+    pub(super) fn show_server(&self, service: &Service, server: &Server) -> ShownServer {
+        let checked = service.record.health.is_some();
+        let standing = self.routing.standing(&service.id, &server.id);
+        ShownServer::new(server, Source::from(service.origin), standing, checked)
+    }
+
     pub(super) fn show(&self, service: &Service) -> ShownService {
         ShownService::new(service, &*self.routing, &self.plugins.current())
     }

@@ -1,5 +1,8 @@
 //! Over a real socket, with the memory adapter as it is embedded.
 
+mod pages;
+mod rights;
+
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::FutureExt;
@@ -48,7 +51,7 @@ impl Routing for Always {
 struct Api {
     address: SocketAddr,
     state: State,
-    _configs: channel::Sender<Arc<Config>>,
+    configs: channel::Sender<Arc<Config>>,
     _trigger: Trigger,
     _dir: tempfile::TempDir,
 }
@@ -92,7 +95,7 @@ async fn start(config: &str) -> Api {
         Listener::bind(&ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), ..api }, 64).await.unwrap();
     let address = listener.address().unwrap();
     tokio::spawn(serve(Arc::new(listener), state.clone()));
-    Api { address, state, _configs: configs, _trigger: trigger, _dir: dir }
+    Api { address, state, configs, _trigger: trigger, _dir: dir }
 }
 
 struct Answer {
@@ -352,6 +355,11 @@ impl Stream {
         let mut stream = Self(BufReader::new(stream));
         stream.until(": watching").await;
         stream
+    }
+
+    /// Waits for its end, whatever still comes: the last chunk has no bytes.
+    async fn ended(&mut self) {
+        self.until("0").await;
     }
 
     /// The lines up to the first that starts so, without those of the chunks.

@@ -3,9 +3,10 @@
 //! The `id` of an event is the table's revision; where several changes belong to one, all but the
 //! last have that of the one before, so that a reader who reconnects misses nothing. Readers follow the
 //! table's bounded history: one that falls too far behind gets everything anew, and holds up
-//! nobody.
+//! nobody. A reload that changes what a reader's token allows ends its stream: it comes back with the last `id`, and
+//! is told then what it may be told.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     extract::State as Shared,
@@ -15,9 +16,9 @@ use axum::{
         sse::{Event as Sent, KeepAlive, Sse},
     },
 };
-use futures_util::{Stream, stream};
+use futures_util::{FutureExt, Stream, stream};
 use serde::Deserialize;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch as channel};
 
 use super::{
     State,
@@ -26,7 +27,7 @@ use super::{
     problem::{Kind, Problem},
 };
 use crate::{
-    auth::Action,
+    auth::{Action, Identity},
     drain::Drain,
     table::{
         View,
@@ -40,6 +41,8 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Where to go on.
 #[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct From {
     /// A revision that was seen; the `Last-Event-ID` header goes before it.
     #[param(value_type = Option<u64>)]
@@ -49,8 +52,12 @@ pub(super) struct From {
 /// Follows the table. Without `after` or `Last-Event-ID` it begins with the next change. If what
 /// came after is no longer known, an event `resync` says so, and everything there is follows.
 #[utoipa::path(
-    get, path = "/v1/watch", tag = "watch", params(From),
-    responses((status = 200, content_type = "text/event-stream", body = Event), (status = 429, body = Problem)),
+    get, path = "/v1/watch", tag = "watch", operation_id = "watch",
+    params(From, ("Last-Event-ID" = Option<u64>, Header, description = "A revision that was seen")),
+    responses(
+        (status = 200, description = "Events, for as long as the connection lasts", content_type = "text/event-stream", body = Event),
+        (status = 429, description = "As many watch as may; see `Retry-After`", body = Problem),
+    ),
 )]
 pub(super) async fn watch(
     Shared(state): Shared<State>,
@@ -64,11 +71,14 @@ pub(super) async fn watch(
     let permit = permit
         .map_err(|_| Problem::new(Kind::TooMany, "as many watch already as `api.limits.watchers` allows"))?;
     let watch = state.table.watch(after);
+    let (identity, following) = caller.follow(state.config.clone());
     let reader = Reader {
         seen: watch.revision(),
         watch,
         drain: state.drain.clone(),
         caller,
+        identity,
+        following: Box::pin(following),
         ready: VecDeque::from([Sent::default().comment("watching")]),
         _permit: permit,
     };
@@ -89,6 +99,9 @@ struct Reader {
     seen: Revision,
     drain: Drain,
     caller: Caller,
+    /// Who the caller is by the rules of now, as long as `following` is polled.
+    identity: channel::Receiver<Option<Identity>>,
+    following: Pin<Box<dyn Future<Output = Infallible> + Send>>,
     ready: VecDeque<Sent>,
     _permit: OwnedSemaphorePermit,
 }
@@ -103,11 +116,18 @@ impl Reader {
 
     async fn next(&mut self) -> Option<Sent> {
         loop {
+            // What waited for a slow reader is not sent under rules that no longer hold, either.
+            let _ = (&mut self.following).now_or_never();
+            if self.identity.has_changed().unwrap_or(true) {
+                return None;
+            }
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
             let update = tokio::select! {
                 update = self.watch.next() => update?,
+                _ = self.identity.changed() => return None,
+                never = &mut self.following => match never {},
                 () = self.drain.requested() => return None,
             };
             match update {
@@ -127,7 +147,10 @@ impl Reader {
 
     /// The revision goes with the last event; alone if the caller may read none of them.
     fn take(&mut self, events: &[Event], revision: Revision) {
-        let readable = events.iter().filter(|event| self.caller.may(Action::Read, service(event)));
+        let readable = events.iter().filter(|event| match service(event) {
+            Some(service) => self.caller.may(Action::Read, Some(service)),
+            None => self.caller.may_inspect(),
+        });
         let readable: Vec<&Event> = readable.collect();
         let before = std::mem::replace(&mut self.seen, revision);
         let last = readable.len().saturating_sub(1);

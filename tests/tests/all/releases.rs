@@ -190,7 +190,7 @@ async fn two_operators_do_not_undo_each_other() {
         call.header("if-match", format!("\"{number}\"")).send()
     };
     promote("2").await.expect(200);
-    let problem = promote("1").await.problem(409);
+    let problem = promote("1").await.problem(412);
     assert!(problem["detail"].as_str().unwrap_or_default().contains("by anyone"), "{problem}");
     assert_eq!(scene.releases().await["weights"], json!({ "2": 1 }));
 }
