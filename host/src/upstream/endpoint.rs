@@ -108,6 +108,11 @@ impl Endpoint {
         }
     }
 
+    /// How many addresses its name has, as far as is known; 1 without a name.
+    pub(super) fn addresses(&self) -> usize {
+        self.name.as_ref().map_or(1, |name| name.len().max(1))
+    }
+
     /// Whether its name still leads to this address; see [`Name::leads_to`].
     pub(super) fn leads_to(&self, address: IpAddr, generation: &mut u64) -> bool {
         self.name.as_ref().is_none_or(|name| name.leads_to(address, generation))

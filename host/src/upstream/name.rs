@@ -45,6 +45,8 @@ pub(super) struct Name {
     asking: AtomicBool,
     /// Grows when an address is given up.
     generation: AtomicU64,
+    /// Addresses in the latest answer.
+    there: AtomicUsize,
     turn: AtomicUsize,
     /// Of all names.
     lookups: Arc<Semaphore>,
@@ -102,6 +104,7 @@ impl Name {
             known: watch::Sender::default(),
             asking: AtomicBool::new(false),
             generation: AtomicU64::new(0),
+            there: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
         })
     }
@@ -142,6 +145,11 @@ impl Name {
         });
     }
 
+    /// How many addresses it has, as far as is known.
+    pub(super) fn len(&self) -> usize {
+        self.there.load(Relaxed)
+    }
+
     /// Whether a connection to this address may be used again. `generation` is when that was asked
     /// last, so that it need not be asked again.
     pub(super) fn leads_to(&self, address: IpAddr, generation: &mut u64) -> bool {
@@ -153,7 +161,7 @@ impl Name {
         self.known.borrow().addresses.iter().any(|known| known.socket.ip() == address)
     }
 
-    fn answered(&self, answer: io::Result<Vec<IpAddr>>) {
+    pub(super) fn answered(&self, answer: io::Result<Vec<IpAddr>>) {
         let before = Arc::clone(&self.known.borrow());
         let asked = Some(Instant::now());
         let known = match answer {
@@ -173,6 +181,8 @@ impl Name {
         if before.addresses.iter().any(|old| gave_up(&old)) {
             self.generation.fetch_add(1, Relaxed);
         }
+        let there = known.addresses.iter().filter(|address| address.missing == 0).count();
+        self.there.store(there, Relaxed);
         self.known.send_replace(Arc::new(known));
     }
 

@@ -136,18 +136,23 @@ impl Pools {
         connections: Connections,
     ) -> Result<(Lease, bool), UpstreamError> {
         if connections == Connections::Any
-            && let Some(lease) = self.idle(endpoint)
+            && let Some(lease) = self.idle(endpoint, endpoint.addresses())
         {
             return Ok((lease, true));
         }
         // Rare, and large: kept out of the future of every message.
-        Box::pin(self.pool(endpoint).wait_or_open()).await
+        let opened = Box::pin(self.pool(endpoint).wait_or_open()).await;
+        opened.or_else(|error| match connections {
+            // There was one, but not one for each address of the server.
+            Connections::Any => self.idle(endpoint, 1).map(|lease| (lease, true)).ok_or(error),
+            Connections::New | Connections::Except(_) => Err(error),
+        })
     }
 
-    /// The connection used last that its server has not closed meanwhile.
-    fn idle(&self, endpoint: &Endpoint) -> Option<Lease> {
+    /// A connection at rest that its server has not closed meanwhile.
+    fn idle(&self, endpoint: &Endpoint, addresses: usize) -> Option<Lease> {
         loop {
-            let mut lease = self.by_endpoint.lock().get(&endpoint.number)?.idle()?;
+            let mut lease = self.by_endpoint.lock().get(&endpoint.number)?.idle(addresses)?;
             if lease.leads(endpoint) && lease.connection().is_alive() {
                 self.shared.metrics.reused.inc();
                 return Some(lease);
@@ -247,8 +252,17 @@ enum Grant {
 }
 
 impl Pool {
-    fn idle(&self) -> Option<Lease> {
-        Some(self.state.lock().idle.pop()?.connection)
+    /// The connection used last. Of a server with several addresses the one that has rested longest,
+    /// once there are as many as addresses: so each of them gets its share of the messages.
+    fn idle(&self, addresses: usize) -> Option<Lease> {
+        let mut state = self.state.lock();
+        if addresses < 2 {
+            return Some(state.idle.pop()?.connection);
+        }
+        let options = &self.shared.options;
+        let enough = addresses.min(options.max_idle).min(options.max_connections);
+        let turn = state.open >= enough && !state.idle.is_empty();
+        turn.then(|| state.idle.remove(0).connection)
     }
 
     async fn wait_or_open(self: Arc<Self>) -> Result<(Lease, bool), UpstreamError> {
@@ -472,3 +486,6 @@ impl Drop for Lease {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
