@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{Connections, Origin, Pool, dial};
-use crate::upstream::{UpstreamError, dial::DialError, http2::Http2};
+use crate::upstream::{UpstreamError, UpstreamOptions, dial::DialError, http2::Http2};
 
 /// What a server is taken to allow before one has said it: RFC 9113 recommends no less.
 const USUAL_ROOM: usize = 100;
@@ -39,6 +39,13 @@ struct State {
     usual_room: Option<usize>,
     /// Counts connections that could not be opened.
     failures: u64,
+}
+
+impl State {
+    /// Whether a server with so many addresses has fewer connections than that, and may have more.
+    fn lacks(&self, addresses: usize, options: &UpstreamOptions) -> bool {
+        addresses > 1 && self.open.len() + self.dialling < addresses.min(options.max_connections)
+    }
 }
 
 /// A connection that takes messages.
@@ -121,14 +128,23 @@ impl Pool {
     /// A stream on an open connection that has room; on the one that has the most, so that what one
     /// connection loses concerns few.
     pub(super) fn stream(self: &Arc<Self>, connections: Connections) -> Option<Stream> {
-        let stream = self.take_stream(connections)?;
+        let stream = self.take_stream(connections, self.endpoint.addresses())?;
         self.shared.metrics.reused.inc();
         Some(stream)
     }
 
-    fn take_stream(self: &Arc<Self>, connections: Connections) -> Option<Stream> {
+    /// `addresses`: so many the server has, each of which is to have a connection first and its turn then.
+    fn take_stream(self: &Arc<Self>, connections: Connections, addresses: usize) -> Option<Stream> {
         let mut state = self.http2.state.lock();
         state.open.retain_mut(|open| open.is_usable(self));
+        if addresses > 1 {
+            if state.lacks(addresses, &self.shared.options) {
+                return None;
+            }
+            // Of those with as much room the last is taken.
+            let turn = usize::from(state.open.len() > 1);
+            state.open.rotate_left(turn);
+        }
         let wanted = |connection: &&Http2| connections != Connections::Except(connection.number());
         let open = state.open.iter().map(|open| &open.connection).filter(wanted);
         let open = open.map(|connection| (connection.room(), connection));
@@ -155,12 +171,16 @@ impl Pool {
             // Listens before it looks, so that it misses nothing.
             let mut room = pin!(self.http2.room.notified());
             room.as_mut().enable();
-            if let Some(stream) = self.take_stream(connections) {
+            if let Some(stream) = self.take_stream(connections, self.endpoint.addresses()) {
                 return Ok(stream);
             }
             if let Next::Open(dialling) = self.next(failures) {
                 drop(waiting);
-                return self.open_http2(dialling).await.map_err(|source| self.unreachable(source));
+                // If another address of the server cannot be reached, one that was may have room.
+                let opened = self.open_http2(dialling).await;
+                return opened.or_else(|source| {
+                    self.take_stream(connections, 1).ok_or_else(|| self.unreachable(source))
+                });
             }
             if timeout_at(deadline, room).await.is_err() {
                 return Err(self.busy());
@@ -176,7 +196,8 @@ impl Pool {
             return Next::Wait;
         }
         let expected = state.dialling * state.usual_room.unwrap_or(USUAL_ROOM);
-        if self.http2.waiting.load(Relaxed) <= expected && state.failures == failures {
+        let expected = self.http2.waiting.load(Relaxed) <= expected && state.failures == failures;
+        if expected && !state.lacks(self.endpoint.addresses(), &self.shared.options) {
             return Next::Wait;
         }
         state.dialling += 1;
