@@ -1,10 +1,32 @@
-// What a plugin has of randomness. It is loaded before the plugin's own module, whatever that does.
-//
-// A component is a snapshot of an engine that has run already, and its instances are copies: with the
-// engine's own `Math.random` they would all draw the same numbers.
+// What a plugin has that the bare language has not. It is loaded before the plugin's own module.
 
+import { log } from 'message-flow:plugin/log@0.1.0';
 import { next } from 'message-flow:plugin/random@0.1.0';
 
+const shown = (value) => {
+  if (typeof value === 'string') return value;
+  if (value instanceof Error) return String(value);
+  try {
+    return JSON.stringify(value) ?? String(value);
+  } catch {
+    return String(value);
+  }
+};
+
+const at = (level) => (...values) => log(level, values.map(shown).join(' '));
+
+// Lines in the router's log.
+globalThis.console = {
+  trace: at('trace'),
+  debug: at('debug'),
+  log: at('info'),
+  info: at('info'),
+  warn: at('warn'),
+  error: at('error'),
+};
+
+// A component is a snapshot of an engine that has run already, and its instances are copies: with the
+// engine's own `Math.random` they would all draw the same numbers.
 // 53 random bits, as many as a number holds.
 Math.random = () => (Math.floor(next() / 2 ** 11) % 2 ** 53) / 2 ** 53;
 

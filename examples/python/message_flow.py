@@ -108,6 +108,7 @@ def watched(name):
     module = vars(importlib.import_module(name))
     for name, interface in vars(exports).items():
         if isinstance(interface, type) and interface.__module__ == exports.__name__:
-            if plugin := module.get(name):
-                _watch(plugin, interface)
+            if name not in module:
+                raise AttributeError(f"{module['__name__']}.py has no class {name}, which its world exports")
+            _watch(module[name], interface)
     return {name: value for name, value in module.items() if not name.startswith("__")}

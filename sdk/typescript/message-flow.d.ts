@@ -4,6 +4,15 @@
 // A function that can fail throws its error; an exported one may throw a string, which is then
 // the error that the operator reads.
 
+/** Lines in the router's log, of any values. */
+declare const console: Record<'trace' | 'debug' | 'log' | 'info' | 'warn' | 'error', (...values: unknown[]) => void>;
+
+/** As browsers have it. `Math.random()` draws from the same source. */
+declare const crypto: {
+  getRandomValues<T extends ArrayBufferView>(array: T): T;
+  randomUUID(): string;
+};
+
 declare module 'message-flow:plugin/types@0.1.0' {
   export interface ServiceId {
     name: string;

@@ -384,7 +384,10 @@ fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -
         _ if memory_refused => Cause::Memory(guest.plugin.settings.memory),
         Some(_) if let Some(status) = guest.output.exit => exit(status, said(guest)),
         Some(trap) => match said(guest) {
-            Some(said) => Cause::Trap(format!("{}; it last logged: {said}", plain(trap)).into()),
+            Some(said) => {
+                let hint = said_hint(&said, function, guest.plugin.language);
+                Cause::Trap(format!("{}; it last logged: {said}{hint}", plain(trap)).into())
+            }
             None => Cause::Trap(describe(trap, function, guest.plugin.language, error)),
         },
         None if let Some(I32Exit(status)) = error.downcast_ref() => exit(*status as u32, said(guest)),
@@ -414,7 +417,8 @@ fn exit(status: u32, said: Option<Box<str>>) -> Cause {
 
 /// What the guest said just before it failed.
 fn said(guest: &Guest) -> Option<Box<str>> {
-    guest.last_error.clone().or_else(|| guest.output.said())
+    let reason = guest.output.reason();
+    reason.or_else(|| guest.last_error.clone()).or_else(|| guest.output.said())
 }
 
 /// The functions of the guest in which it happened, innermost first.
@@ -437,11 +441,40 @@ fn describe(trap: &Trap, function: &str, language: Language, error: &wasmtime::E
     let is_export = |name: &String| name.starts_with(OURS);
     let hint = match (trap, language, answer_of(function)) {
         (Trap::UnreachableCodeReached, Language::JavaScript, Some(answer)) if names.iter().all(is_export) => {
-            format!("; so ends a plugin in JavaScript that returns anything but a `{answer}` of wit/")
+            returns_another(answer)
         }
         _ => String::new(),
     };
     format!("{}{}{hint}", plain(trap), place(&names)).into()
+}
+
+/// What QuickJS's runtime says when the types of `wit/` do not fit, in the words of an author.
+fn said_hint(said: &str, function: &str, language: Language) -> String {
+    if language != Language::JavaScript || !said.contains("FromJs") {
+        return String::new();
+    }
+    let missing = said.split_once("interface '").and_then(|(_, rest)| rest.split(['@', '\'']).next());
+    if let Some(interface) = missing.and_then(|name| name.strip_prefix(OURS)) {
+        let name = camel_case(interface);
+        return format!("; the module does not export `{name}`, which the world that it was built for has");
+    }
+    answer_of(function).map(returns_another).unwrap_or_default()
+}
+
+/// `request-filter` as JavaScript writes it.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('-');
+    let mut camel = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        camel.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        camel.extend(letters);
+    }
+    camel
+}
+
+fn returns_another(answer: &str) -> String {
+    format!("; so ends a plugin in JavaScript that returns anything but a `{answer}` of wit/")
 }
 
 /// The type of what a function answers, for whom the language lets return another.

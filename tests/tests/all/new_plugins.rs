@@ -81,6 +81,30 @@ async fn filters_pass_their_scenarios() {
     }
 }
 
+/// What a project has around its plugin holds for whatever is written in its place.
+#[tokio::test]
+async fn a_filter_of_ones_own_in_typescript() {
+    let directory = tempfile::tempdir().unwrap();
+    built(directory.path(), "ts", "filter");
+    let source = "import { addHeader, setHeader } from 'message-flow:plugin/request@0.1.0';
+export const requestFilter = {
+  onRequest() {
+    addHeader('chance', String(Math.random()));
+    addHeader('token', crypto.randomUUID());
+    setHeader('time', String(Date.now()));
+    console.log('it printed', true);
+    console.error('it complained');
+    return { tag: 'forward' };
+  },
+};
+export const responseFilter = { onResponse(): void {} };
+";
+    std::fs::write(directory.path().join("geo/geo.ts"), source).unwrap();
+    languages::run("ts", directory.path(), "npm --prefix geo run build");
+    let plugin = std::fs::read(directory.path().join("geo/build/geo.wasm")).unwrap();
+    super::language_chance::own_chance("typescript", ("wasm", plugin)).await;
+}
+
 #[tokio::test]
 async fn python_passes_its_scenarios() {
     languages::example("python");

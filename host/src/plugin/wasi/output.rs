@@ -21,10 +21,14 @@ use crate::plugin::{
 pub(in crate::plugin) struct Output {
     /// The lines that are not ended yet, of standard output and standard error.
     lines: [Vec<u8>; 2],
-    /// The first and the last line that were written to standard error.
-    errors: Option<(Box<str>, Box<str>)>,
+    /// The first line that was written to standard error.
+    first_error: Option<Box<str>>,
+    /// The line in which its runtime said why it ends.
+    reason: Option<Box<str>>,
     /// Bytes that were looked at.
     written: usize,
+    /// What the next line of standard error is.
+    next: Next,
     /// It ended itself, with this status.
     pub(in crate::plugin) exit: Option<u32>,
 }
@@ -32,17 +36,29 @@ pub(in crate::plugin) struct Output {
 /// Standard error, as guests number it.
 const ERROR: u32 = 2;
 
-/// With which Python begins to say what was not caught; the last line says what it was.
-const TRACE: &str = "Traceback (most recent call last)";
+/// How the runtimes of languages say why they end.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Next {
+    #[default]
+    Anything,
+    /// Rust's, in which the runtimes of JavaScript and Python are written too: below where it was.
+    Reason,
+    /// Python's: in the last line.
+    Trace,
+    /// It has been said.
+    Nothing,
+}
 
 impl Output {
+    /// Why its runtime ended, in the words of that.
+    pub(in crate::plugin) fn reason(&self) -> Option<Box<str>> {
+        self.reason.clone()
+    }
+
     /// What it said when it failed.
     pub(in crate::plugin) fn said(&self) -> Option<Box<str>> {
-        match &self.errors {
-            Some((first, last)) if first.starts_with(TRACE) => Some(last.clone()),
-            Some((first, _)) => Some(first.clone()),
-            None => self.lines.iter().rev().find_map(|line| text(line)).map(Into::into),
-        }
+        let unended = || self.lines.iter().rev().find_map(|line| text(line)).map(Into::into);
+        self.first_error.clone().or_else(unended)
     }
 
     /// How many of so many bytes are still looked at.
@@ -65,8 +81,20 @@ impl Output {
     }
 
     fn note_error(&mut self, line: &str) {
-        let first = self.errors.take().map_or_else(|| line.into(), |(first, _)| first);
-        self.errors = Some((first, line.into()));
+        self.first_error.get_or_insert_with(|| line.into());
+        let is_trace = line.starts_with("Traceback (most recent call last)");
+        match self.next {
+            Next::Anything if is_trace => self.next = Next::Trace,
+            Next::Anything if line.starts_with("thread '") && line.contains("panicked at") => {
+                self.next = Next::Reason;
+            }
+            Next::Anything if line.starts_with("panic: ") || line.starts_with("fatal error: ") => {
+                (self.reason, self.next) = (Some(line.into()), Next::Nothing);
+            }
+            Next::Reason => (self.reason, self.next) = (Some(line.into()), Next::Nothing),
+            Next::Trace => self.reason = Some(line.into()),
+            Next::Anything | Next::Nothing => {}
+        }
     }
 }
 
@@ -209,19 +237,24 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_a_trace_says_what_happened() {
-        let mut output = Output::default();
-        for (line, said) in [
-            (TRACE, TRACE),
-            ("  File \"a.py\", line 3", "  File \"a.py\", line 3"),
-            ("ValueError: no", "ValueError: no"),
+    fn runtimes_say_why_they_end() {
+        for (lines, reason) in [
+            (
+                &["mine", "Traceback (most recent call last):", "  File \"a.py\", line 3", "ValueError: no"]
+                    [..],
+                "ValueError: no",
+            ),
+            (&["mine", "panic: first", "goroutine 1"], "panic: first"),
+            (
+                &["thread '<unnamed>' (1) panicked at a.rs:3:5:", "no such thing", "note: run with"],
+                "no such thing",
+            ),
         ] {
-            output.note_error(line);
-            assert_eq!(output.said().as_deref(), Some(said));
+            let mut output = Output::default();
+            lines.iter().for_each(|line| output.note_error(line));
+            assert_eq!(output.reason().as_deref(), Some(reason));
+            assert_eq!(output.said().as_deref(), Some(lines[0]));
         }
-        let mut output = Output::default();
-        ["panic: first", "goroutine 1"].into_iter().for_each(|line| output.note_error(line));
-        assert_eq!(output.said().as_deref(), Some("panic: first"));
     }
 
     #[test]

@@ -20,6 +20,6 @@ class RequestFilter(exports.RequestFilter):
         time.sleep(0.002)
         slept = time.monotonic() - began >= 0.002
         request.set_header("time", str(int(time.time() * 1000)))
-        print("it printed", slept and time.time() > seen_at_build)
+        print("it printed", str(slept and time.time() > seen_at_build).lower())
         print("it complained", file=sys.stderr)
         return Verdict_Forward()
