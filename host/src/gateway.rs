@@ -296,8 +296,8 @@ impl Routing {
         let upstream_options = proxy::upstream_options(&config.proxy);
         let endpoints = upstream::Endpoints::new(upstream_options, upstream::Metrics::new(registry)?);
         let metrics = proxy::Metrics::new(registry)?;
-        let runtime = tokio::runtime::Handle::current();
-        let compiler = proxy::Compiler::new(Arc::clone(&endpoints), Arc::clone(&metrics), runtime);
+        let checks = (tokio::runtime::Handle::current(), table.tasks().clone());
+        let compiler = proxy::Compiler::new(Arc::clone(&endpoints), Arc::clone(&metrics), checks);
         let settings = proxy::Settings::new(&config.proxy, &config.routes, &router);
         let planner = Planner::new(compiler, Arc::new(settings));
         let plan = Arc::clone(planner.current());

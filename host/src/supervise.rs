@@ -5,11 +5,11 @@
 //! `configuration` and each webhook's delivery; of the table `table-following`, `table-announcing`,
 //! `table-sweeping`, `table-renewing`, `table-saving`; of discovery `discovery-writer`,
 //! `discovery-keeper`, `discovery-memory`, `discovery-drains`, `discovery-checks`; of each proxy
-//! worker `proxy-accept`, `proxy-clock` and `proxy-certificates`; the thread `plugins`. What they work
+//! worker `proxy-accept`, `proxy-clock` and `proxy-certificates`; each `health-check` of a server; the thread `plugins`. What they work
 //! with is not lost with one run of them: queues and state are handed to the next.
 //!
 //! Not here, because they end with what they serve and a panic in one is that one's error:
-//! connections, messages, checks of one server, the threads of a plugin's state and trial. Knows
+//! connections, messages, the threads of a plugin's state and trial. Knows
 //! [`crate::condition`] and no other module.
 
 use std::{

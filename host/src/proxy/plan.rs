@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     plugin::{Generation, Kind, PluginSet},
+    supervise::Supervisor,
     table::{Named, Release, Server, Service, ServiceId, View, record::Sticky, view::Changed},
     upstream::{
         Endpoint, Endpoints,
@@ -114,9 +115,13 @@ impl Plugin {
 }
 
 impl Compiler {
-    /// Compiles plans whose active checks run on this runtime.
-    pub fn new(endpoints: Arc<Endpoints>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
-        let checks = Checks::new(&endpoints, runtime);
+    /// Compiles plans whose active checks run on this runtime, under this supervision.
+    pub fn new(
+        endpoints: Arc<Endpoints>,
+        metrics: Arc<Metrics>,
+        (runtime, tasks): (Handle, Supervisor),
+    ) -> Self {
+        let checks = Checks::new(&endpoints, runtime, tasks);
         Self { endpoints, metrics, checks }
     }
 

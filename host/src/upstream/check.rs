@@ -18,7 +18,10 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{Endpoint, Endpoints};
-use crate::table::record::{HealthCheck, ServiceId};
+use crate::{
+    supervise::Supervisor,
+    table::record::{HealthCheck, ServiceId},
+};
 use probe::{Probe, Prober};
 
 pub use verdict::Verdict;
@@ -55,10 +58,11 @@ struct Kept {
 }
 
 impl Checks {
-    /// None yet; they will run on this runtime.
-    pub fn new(endpoints: &Endpoints, runtime: Handle) -> Self {
+    /// None yet; they will run on this runtime, under this supervision.
+    pub fn new(endpoints: &Endpoints, runtime: Handle, tasks: Supervisor) -> Self {
         let outcomes = endpoints.metrics().checks.clone();
-        Self::asking(endpoints.board().clone(), Prober::new(runtime, ask::over_the_network(), outcomes))
+        let prober = Prober::new((runtime, tasks), ask::over_the_network(), outcomes);
+        Self::asking(endpoints.board().clone(), prober)
     }
 
     fn asking(board: Board, prober: Arc<Prober>) -> Self {

@@ -56,7 +56,8 @@ impl Rig {
         let metrics = Metrics::new(&registry).unwrap();
         let of_servers = upstream::Metrics::new(&registry).unwrap();
         let endpoints = Endpoints::new(upstream_options(&config.proxy), of_servers);
-        let compiler = Compiler::new(endpoints.clone(), metrics.clone(), tokio::runtime::Handle::current());
+        let checks = (tokio::runtime::Handle::current(), table.tasks().clone());
+        let compiler = Compiler::new(endpoints.clone(), metrics.clone(), checks);
         let settings = Arc::new(Settings::new(&config.proxy, &config.routes, "test"));
         let planner = Planner::new(compiler, settings.clone());
         planner.set(settings, table.view(), &Arc::default());

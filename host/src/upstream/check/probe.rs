@@ -17,6 +17,7 @@ use tokio::{
 
 use super::Verdict;
 use crate::{
+    supervise::Supervisor,
     table::record::{HealthCheck, ServerUri},
     upstream::Endpoint,
 };
@@ -55,13 +56,18 @@ type Question = (ServerUri, Option<Arc<str>>);
 pub(super) struct Prober {
     probes: Mutex<HashMap<Question, Arc<Probe>>>,
     runtime: Handle,
+    tasks: Supervisor,
     ask: Arc<Ask>,
     outcomes: IntCounterVec,
 }
 
 impl Prober {
-    pub(super) fn new(runtime: Handle, ask: Arc<Ask>, outcomes: IntCounterVec) -> Arc<Self> {
-        Arc::new(Self { probes: Mutex::default(), runtime, ask, outcomes })
+    pub(super) fn new(
+        (runtime, tasks): (Handle, Supervisor),
+        ask: Arc<Ask>,
+        outcomes: IntCounterVec,
+    ) -> Arc<Self> {
+        Arc::new(Self { probes: Mutex::default(), runtime, tasks, ask, outcomes })
     }
 
     /// Asks for this verdict from now on.
@@ -76,8 +82,7 @@ impl Prober {
         let probe = probes.entry((endpoint.uri.clone(), path.clone())).or_insert_with(|| {
             let (wants, changed) = (Mutex::default(), Notify::new());
             let probe = Arc::new(Probe { endpoint: Arc::clone(endpoint), path, wants, changed });
-            let asking = Asking { ask: Arc::clone(&self.ask), outcomes: self.outcomes.clone() };
-            self.runtime.spawn(run(Arc::clone(&probe), asking, Arc::downgrade(self)));
+            self.runtime.spawn(keep(Arc::clone(&probe), self.tasks.clone(), Arc::downgrade(self)));
             probe
         });
         let first = interval(health).mul_f64(rand::random_range(0.0..JITTER));
@@ -137,6 +142,11 @@ impl Probe {
         self.wants.lock().iter().filter(|want| !want.asked).map(|want| want.due).min()
     }
 
+    /// Whoever was being told is told another time.
+    fn begin_anew(&self) {
+        self.wants.lock().iter_mut().for_each(|want| want.asked = false);
+    }
+
     fn is_wanted(&self) -> bool {
         !self.wants.lock().is_empty()
     }
@@ -174,9 +184,24 @@ fn interval(health: &HealthCheck) -> Duration {
     health.interval.0.max(REST)
 }
 
+#[derive(Clone)]
 struct Asking {
     ask: Arc<Ask>,
     outcomes: IntCounterVec,
+}
+
+/// Runs a probe until nobody wants it, again if it should panic.
+async fn keep(probe: Arc<Probe>, tasks: Supervisor, prober: Weak<Prober>) {
+    let Some(asking) =
+        prober.upgrade().map(|it| Asking { ask: it.ask.clone(), outcomes: it.outcomes.clone() })
+    else {
+        return;
+    };
+    let run = || {
+        probe.begin_anew();
+        run(Arc::clone(&probe), asking.clone(), Weak::clone(&prober))
+    };
+    tasks.finish("health-check", run).await;
 }
 
 /// Asks until nobody wants to know. An answer that is slow to come holds up nobody who would not

@@ -50,7 +50,8 @@ fn rig() -> Rig {
     });
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
     let endpoints = Endpoints::new(UpstreamOptions::default(), metrics);
-    let prober = Prober::new(Handle::current(), ask, endpoints.metrics().checks.clone());
+    let tasks = (Handle::current(), Supervisor::default());
+    let prober = Prober::new(tasks, ask, endpoints.metrics().checks.clone());
     Rig { checks: Checks::asking(endpoints.board().clone(), prober), endpoints, world }
 }
 
