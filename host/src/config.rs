@@ -93,6 +93,10 @@ pub struct ProxyConfig {
     pub filters: Vec<String>,
     /// Peers whose `Forwarded` and `X-Forwarded-*` headers are believed.
     pub trusted: Vec<Cidr>,
+    /// Where no route says so.
+    pub encoded_slashes: EncodedSlashes,
+    /// What a connection may become, in lower case.
+    pub upgrades: Vec<Box<str>>,
     /// `[proxy.limits]`
     pub limits: ProxyLimits,
     /// `[proxy.timeouts]`
@@ -328,9 +332,9 @@ pub struct PluginsConfig {
 /// Which messages go to which service; all that is said must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
-    /// In lower case, without a port; `*.example.com` for any host below.
+    /// In lower case and canonical form, without a port; `*.example.com` for any host below.
     pub host: Option<String>,
-    /// What the path starts with; whole segments only, unless it ends with `/`.
+    /// What the path starts with, in normal form; whole segments only, unless it ends with `/`.
     pub path: Option<String>,
     /// Empty: any.
     pub methods: Vec<Method>,
@@ -340,6 +344,19 @@ pub struct RouteConfig {
     pub service: ServiceId,
     /// Whether `path` is taken off before the message is sent on.
     pub strip: bool,
+    /// None: as `[proxy]` says.
+    pub encoded_slashes: Option<EncodedSlashes>,
+}
+
+/// What becomes of a message whose path holds an encoded slash, backslash or NUL: `%2F` is a part of
+/// a segment to one server, and the end of it to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EncodedSlashes {
+    /// It is answered with 400.
+    #[default]
+    Refuse,
+    /// It is sent on as it is.
+    Keep,
 }
 
 /// Services that announce themselves.

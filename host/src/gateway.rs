@@ -29,6 +29,7 @@ use crate::{
     discovery::{self, Discovery},
     drain::{self, Drained, Trigger},
     listener::ListenerOptions,
+    own::Own,
     plugin::{self, Plugins, table::TablePlugin},
     proxy::{self, Planner, Proxy},
     release,
@@ -93,12 +94,15 @@ impl Gateway {
         let metrics = discovery::Metrics::new(&registry)?;
         let memory = mapping::discovery_memory(&config);
         let discovery = Discovery::start(Arc::clone(&table), options, metrics, Some(memory));
-        let routing = Routing::new(&config, router.clone(), &registry, &table, (&plugins, &discovery))?;
+        let own = Own(api_address);
+        let routing =
+            Routing::new(&config, (router.clone(), own), &registry, &table, (&plugins, &discovery))?;
         plugins.used_by(mapping::uses(&config, &routing.parts.plan));
         let webhooks = webhook::Metrics::new(&registry)?;
         let reloads = reload::Metrics::new(&registry)?;
         let listener = ListenerOptions { max_connections: shares.clients, ..listener };
         let proxy = Proxy::start(listener, routing.parts.clone())?;
+        plugins.at_home(Own(proxy.address()));
         let (drain, holder) = drain::drain();
         let (leave, leaving) = drain::drain();
         let (reload, config) = follow(config, source, (reloads, supervisor.clone()));
@@ -288,12 +292,13 @@ struct Routing {
 impl Routing {
     fn new(
         config: &Config,
-        router: String,
+        (router, own): (String, Own),
         registry: &prometheus::Registry,
         table: &Arc<Table>,
         (plugins, discovery): (&Arc<Plugins>, &Arc<Discovery>),
     ) -> anyhow::Result<Self> {
-        let upstream_options = proxy::upstream_options(&config.proxy);
+        let upstream_options =
+            upstream::UpstreamOptions { own: Some(own), ..proxy::upstream_options(&config.proxy) };
         let endpoints = upstream::Endpoints::new(upstream_options, upstream::Metrics::new(registry)?);
         let metrics = proxy::Metrics::new(registry)?;
         let checks = (tokio::runtime::Handle::current(), table.tasks().clone());
@@ -321,7 +326,7 @@ impl Routing {
 
     fn settings(&self, config: &Config) -> Arc<proxy::Settings> {
         let settings = proxy::Settings::new(&config.proxy, &config.routes, &self.router);
-        Arc::new(settings.with_tokens(self.tokens.current()))
+        Arc::new(settings.with_tokens(self.tokens.current()).with_pass(self.plugins.pass()))
     }
 
     fn compile(&self, settings: Arc<proxy::Settings>) {

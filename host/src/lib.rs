@@ -8,8 +8,9 @@
 //! 1. [`listener`]: a worker accepts the connection, finds out what is spoken on it (TLS, HTTP/1.1,
 //!    HTTP/2), and bounds it: how long until the first byte, how large a head, how many at once.
 //! 2. `proxy::exchange` tells the rest in order. **Admit**: what could be understood in two ways is
-//!    refused (`proxy::head`). **Address**: the route, the path or the headers name the service,
-//!    and the client is identified (`proxy::routes`, `proxy::identify`).
+//!    refused (`proxy::head`). **Address**: the target is read once ([`path`], [`authority`]), the route, the path
+//!    or the headers name the service, and the client is identified (`proxy::address`,
+//!    `proxy::identify`).
 //! 3. **Route**: [`resolve`] applies the routing rule: `server`, then the client's assignment, then
 //!    the registrar, then the server list. A client that is known is routed without waiting for
 //!    anything; the first message of one asks the registrar and the routing table.
@@ -40,16 +41,17 @@
 //! | [`workbench`] | the plugin author's tools: check, test, bench, conformance |
 //! | [`drain`], [`telemetry`] | ending well; log and metrics |
 //! | [`condition`], [`supervise`] | what is wrong while messages are served; tasks that must not end |
-//! | [`units`], [`fields`], [`authority`] | durations, sizes and networks; header fields that are lists; `host:port` |
-//! | [`forbidden`], [`pace`] | addresses that are never dialled; log lines that would repeat |
+//! | [`units`], [`fields`] | durations, sizes and networks; header fields that are lists |
+//! | [`path`], [`authority`] | paths in normal form; `host:port` |
+//! | [`forbidden`], [`own`], [`pace`] | addresses that are never dialled, and this router's; log lines that would repeat |
 //! | [`text`], [`json`], [`files`] | texts of others, as logs and errors show them; JSON that says each thing once; files written whole |
 //!
 //! Left may know right: `main → gateway → all`; `api → table, discovery,
 //! plugin`; `discovery → table`; `proxy → resolve, table,
 //! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
 //! nothing else; `listener → http1, http2`, `upstream → http1, http2`, `http2 → http1`; [`token`],
-//! [`http1`], `grpc`, [`units`], [`fields`], [`authority`], [`forbidden`], [`pace`], [`text`], [`json`],
-//! [`files`] and [`condition`] know nobody, and [`table`] only such leaves; whatever has tasks knows
+//! [`http1`], `grpc`, [`units`], [`fields`], [`path`], [`authority`], [`forbidden`], [`own`], [`pace`], [`text`],
+//! [`json`], [`files`] and [`condition`] know nobody, and [`table`] only such leaves; whatever has tasks knows
 //! [`supervise`]. A test holds this.
 //!
 //! # What always holds
@@ -93,7 +95,9 @@ pub mod http1;
 mod http2;
 pub mod json;
 pub mod listener;
+pub mod own;
 pub mod pace;
+pub mod path;
 pub mod plugin;
 pub mod proxy;
 pub mod release;

@@ -66,6 +66,7 @@ pub use reconcile::SwitchError;
 pub use settings::{NextBuild, Settings};
 pub use solo::{Inspection, Solo, SoloError};
 
+use crate::own::Own;
 use directory::passed_over::PassedOver;
 use published::Published;
 use reconcile::{Reconciler, Switch, Wake};
@@ -167,6 +168,16 @@ impl Plugins {
         if let Err(error) = self.loader.prepare_scripts() {
             tracing::warn!(%error, "no thread to prepare the script engine; the first script waits for it");
         }
+    }
+
+    /// What requests of plugins show at the proxy of this router, and nowhere else.
+    pub fn pass(&self) -> http::HeaderValue {
+        self.loader.key.pass()
+    }
+
+    /// This is where that proxy listens.
+    pub fn at_home(&self, proxy: Own) {
+        self.loader.key.at_home(proxy);
     }
 
     /// What is loaded now.

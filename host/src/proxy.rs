@@ -11,6 +11,7 @@ pub mod plan;
 pub mod respond;
 pub mod settings;
 
+mod address;
 mod bearer;
 mod exchange;
 mod filter;
@@ -19,6 +20,7 @@ mod gather;
 mod head;
 mod health;
 mod identify;
+mod origin;
 mod reply;
 mod report;
 mod route;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 
@@ -22,6 +22,28 @@ impl Raw {
         let stream = within(PATIENCE, "connect", TcpStream::connect(to)).await.expect("connect");
         stream.set_nodelay(true).expect("a TCP socket");
         Self { stream, heard: vec![] }
+    }
+
+    /// A server that answers every request with these bytes, for as long as the test runs; its address.
+    pub async fn serving(answer: &str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let address = listener.local_addr().expect("a bound socket");
+        let answer = answer.to_owned();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    let mut client = Self { stream, heard: vec![] };
+                    while client.more().await {
+                        while let Some(at) = find(&client.heard, b"\r\n\r\n") {
+                            client.heard.drain(..at + 4);
+                            client.say(&answer).await;
+                        }
+                    }
+                });
+            }
+        });
+        address
     }
 
     /// Sends bytes. That the other end has closed is not an error: the answer tells.

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     auth::Action,
+    path,
     resolve::{Explanation, Question},
 };
 
@@ -82,9 +83,15 @@ fn parsed<T: std::str::FromStr>(key: &str, value: &str, expected: &str) -> Resul
     value.parse().map_err(|_| malformed(key, expected))
 }
 
+/// Read as that of a message.
 fn target(text: &str) -> Result<PathAndQuery, Problem> {
     let expected = "a path, such as /rooms?kind=open";
-    if text.starts_with('/') { parsed("path", text, expected) } else { Err(malformed("path", expected)) }
+    let normal = path::normal(text).map_err(|error| malformed("path", &format!("{expected}: {error}")))?;
+    if text.starts_with('/') {
+        parsed("path", &normal.target, expected)
+    } else {
+        Err(malformed("path", expected))
+    }
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), Problem> {
@@ -113,7 +120,8 @@ mod tests {
         assert_eq!((asked.service.as_str(), asked.client.as_str()), ("chat@2", "a"));
         assert_eq!(asked.headers["x-y"], "z");
         assert_eq!((asked.method, asked.path.as_str()), (Method::GET, "/"));
-        let asked = ask(&[("service", "a"), ("client", "a"), ("method", "POST"), ("path", "/b?c")]).unwrap();
+        let asked =
+            ask(&[("service", "a"), ("client", "a"), ("method", "POST"), ("path", "/x/..//%62?c")]).unwrap();
         assert_eq!((asked.method, asked.path.as_str()), (Method::POST, "/b?c"));
         for query in [
             &[("service", "chat")][..],
@@ -122,6 +130,7 @@ mod tests {
             &[("service", "a"), ("client", "a"), ("header", "x")],
             &[("service", "a"), ("client", "a"), ("method", "G T")],
             &[("service", "a"), ("client", "a"), ("path", "b")],
+            &[("service", "a"), ("client", "a"), ("path", "/../b")],
             &[("service", "a"), ("client", "a"), ("clint", "a")],
             &[("service", "a"), ("client", "a"), ("service", "a")],
             &[("service", "a"), ("client", "")],

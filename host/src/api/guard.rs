@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     extract::{FromRequestParts, Request, State as Shared},
-    http::{HeaderValue, Method, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     auth::{Action, Identity, Origin, TokenHash},
+    authority,
     config::Config,
+    fields::elements,
     table::record::ServerUri,
 };
 
@@ -153,6 +155,15 @@ pub(super) async fn guard(Shared(state): Shared<State>, mut request: Request, ne
 
 fn admit(config: &Config, request: &Request) -> Result<Caller, Problem> {
     let headers = request.headers();
+    if came_by_a_router(headers) {
+        return Err(Problem::new(
+            Kind::Loop,
+            "this came through the proxy of a router, through which no API is reached",
+        ));
+    }
+    if host(request).is_some_and(|host| !host.is_empty() && authority::read(host).is_none()) {
+        return Err(Problem::new(Kind::Malformed, "the host is none, or has a port that is none"));
+    }
     let anyone = config.access.is_open();
     if anyone && !config.api.open && !is_ours(host(request), config.api.listen.ip()) {
         return Err(Problem::new(
@@ -198,6 +209,16 @@ fn spare(caller: &Caller, request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Whether a router says in `via` that it sent this on, as it does of every message. So an API that was
+/// registered as a server, under whatever name and behind whatever else, is not one.
+fn came_by_a_router(headers: &HeaderMap) -> bool {
+    let is_router = |element: &[u8]| {
+        let mut words = element.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.nth(1).is_some_and(|by| by.starts_with(b"message-flow-"))
+    };
+    headers.contains_key(header::VIA) && elements(headers, &header::VIA).any(is_router)
+}
+
 fn host(request: &Request) -> Option<&str> {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     host.or_else(|| request.uri().authority().map(|authority| authority.as_str()))
@@ -241,10 +262,9 @@ fn must_be_asked_first(request: &Request) -> Result<(), Problem> {
 /// Whether a `Host` means this machine. A page of another origin whose name was made to resolve to
 /// a loopback address sends its own name here.
 fn is_ours(host: Option<&str>, listen: IpAddr) -> bool {
-    let Some(authority) = host.and_then(|host| host.parse::<axum::http::uri::Authority>().ok()) else {
-        return false;
-    };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let Some(authority) = host.and_then(authority::read) else { return false };
+    let name = authority::canonical(authority.host);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
     let local = name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
     let address = name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback() || ip == listen);
     local || address
@@ -264,6 +284,10 @@ mod tests {
             ("LOCALHOST", true),
             ("flow.localhost:1", true),
             ("[::1]:8081", true),
+            ("[0:0::1]:8081", true),
+            ("localhost.:8081", true),
+            ("u@localhost", false),
+            ("localhost:99999", false),
             ("evil.example:8081", false),
             ("localhost.evil.example", false),
             ("10.0.0.1", false),
@@ -273,5 +297,24 @@ mod tests {
             assert_eq!(is_ours(Some(host), listen), expect, "{host}");
         }
         assert!(!is_ours(None, listen));
+    }
+
+    #[test]
+    fn what_a_router_sent_on_is_known() {
+        for (lines, expect) in [
+            (&["1.1 message-flow-a"][..], true),
+            (&["1.1 nginx, 2  message-flow-a"], true),
+            (&["1.0 fred", "HTTP/1.1 message-flow-a (x)"], true),
+            (&["1.1 nginx"], false),
+            (&["1.1 message-flow.plugin-0"], false),
+            (&["message-flow-a"], false),
+            (&[], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::VIA, line.parse().unwrap());
+            }
+            assert_eq!(came_by_a_router(&headers), expect, "{lines:?}");
+        }
     }
 }

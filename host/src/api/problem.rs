@@ -39,6 +39,7 @@ pub(super) enum Kind {
     TableUnavailable,
     TableRefused,
     Internal,
+    Loop,
 }
 
 impl Kind {
@@ -63,6 +64,7 @@ impl Kind {
             Self::TableUnavailable => (503, "table-unavailable", "The routing table cannot be reached"),
             Self::TableRefused => (503, "table-refused", "The routing table did not accept this"),
             Self::Internal => (500, "internal", "Something is wrong here"),
+            Self::Loop => (508, "loop", "The message goes in circles"),
         }
     }
 

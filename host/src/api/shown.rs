@@ -13,7 +13,7 @@ use crate::{
     table::{
         View,
         lease::{Draining, Lease},
-        record::{HealthCheck, ServerRecord, ServerUri, ServiceId, Sticky},
+        record::{HealthCheck, ServerRecord, ServerUri, ServiceId, Sticky, is_yes},
         view::{Origin, Server, Service},
     },
 };
@@ -45,6 +45,9 @@ pub(super) struct ShownService {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     load_balancer: Option<ServerUri>,
+    /// `false`: clients of the proxy do not reach it.
+    #[serde(skip_serializing_if = "is_yes")]
+    public: bool,
     servers: Vec<ShownServer>,
     /// What keeps its messages from being routed as it says.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -119,6 +122,7 @@ impl ShownService {
             servers: service.servers.iter().map(shown).collect(),
             health: record.health,
             load_balancer: record.load_balancer,
+            public: record.public,
             warnings,
         }
     }

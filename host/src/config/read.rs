@@ -15,9 +15,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, str::FromStr};
 use http::HeaderName;
 
 use super::{
-    ApiConfig, ApiLimits, ApiTimeouts, ClientIdSource, Config, DataConfig, EjectionConfig, LogConfig,
-    LogFormat, Overrides, PluginsConfig, Problem, ProxyConfig, ProxyLimits, ProxyTimeouts, RetryConfig,
-    RouterConfig, TableConfig, TlsFiles, address,
+    ApiConfig, ApiLimits, ApiTimeouts, ClientIdSource, Config, DataConfig, EjectionConfig, EncodedSlashes,
+    LogConfig, LogFormat, Overrides, PluginsConfig, Problem, ProxyConfig, ProxyLimits, ProxyTimeouts,
+    RetryConfig, RouterConfig, TableConfig, TlsFiles, address,
     diagnose::Source,
     reader::{Section, Value},
     tree::Tree,
@@ -92,6 +92,10 @@ fn proxy(section: Section<'_>, overrides: &Overrides) -> ProxyConfig {
         client_id,
         filters: section.get("filters", names).unwrap_or_default(),
         trusted: section.get("trusted", |value| value.list(Value::parse)).unwrap_or_default(),
+        encoded_slashes: section.get("encoded_slashes", encoded_slashes).unwrap_or_default(),
+        upgrades: section
+            .get("upgrades", |value| value.list(upgrade))
+            .unwrap_or_else(|| vec!["websocket".into()]),
         limits: proxy_limits(section.section("limits")),
         timeouts: proxy_timeouts(section.section("timeouts")),
         retry: retry(section.section("retry")),
@@ -99,6 +103,23 @@ fn proxy(section: Section<'_>, overrides: &Overrides) -> ProxyConfig {
     };
     section.end();
     proxy
+}
+
+fn encoded_slashes(value: &Value<'_>) -> Option<EncodedSlashes> {
+    value.choice(&[("refuse", EncodedSlashes::Refuse), ("keep", EncodedSlashes::Keep)])
+}
+
+/// Behind another HTTP no route, filter or token would be looked at.
+fn upgrade(value: &Value<'_>) -> Option<Box<str>> {
+    let text = value.text()?.to_ascii_lowercase();
+    let token = text.parse::<HeaderName>().is_ok();
+    if text.starts_with("h2") || text.starts_with("http") || text.starts_with("tls") {
+        value.refuse(format!("`{text}` cannot pass: no route, filter or token would be looked at behind it"))
+    } else if token {
+        Some(text.into())
+    } else {
+        value.refuse(format!("`{text}` is not what a connection is upgraded to: write \"websocket\""))
+    }
 }
 
 fn client_id(value: &Value<'_>) -> Option<Vec<ClientIdSource>> {

@@ -318,8 +318,12 @@ fn write_head(text: &mut Vec<u8>, to: To, head: &Parts, framing: Option<Framing>
     text.push(b' ');
     text.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     text.extend_from_slice(b"\r\n");
-    let mut dated = false;
+    let (mut dated, mut upgrades) = (false, false);
     write_headers(text, &head.headers, |name| match *name {
+        header::UPGRADE => {
+            upgrades = status == StatusCode::UPGRADE_REQUIRED;
+            true
+        }
         header::TRANSFER_ENCODING => false,
         header::CONNECTION => status == StatusCode::SWITCHING_PROTOCOLS,
         header::CONTENT_LENGTH => framing.is_none() && (to.head || status == StatusCode::NOT_MODIFIED),
@@ -334,6 +338,10 @@ fn write_head(text: &mut Vec<u8>, to: To, head: &Parts, framing: Option<Framing>
         write!(text, "date: {now}\r\n").expect("a vector takes everything");
     }
     write_framing(text, framing);
+    if upgrades {
+        // Whoever sends `upgrade` must name it here (RFC 9110, section 7.8).
+        write_line(text, "connection", b"upgrade");
+    }
     match (keep_alive, to.http11) {
         (true, true) => {}
         (true, false) => write_line(text, "connection", b"keep-alive"),

@@ -54,8 +54,8 @@ pub(super) enum LoadError {
 pub(super) struct Loader {
     engine: wasmtime::Engine,
     ticker: Arc<Ticker>,
-    /// Of the marks of plugins.
-    key: Key,
+    /// Of the marks of plugins, and their pass.
+    pub(super) key: Key,
     sync: Arc<Linker<Guest>>,
     waiting: Arc<Linker<Guest>>,
     direct: direct::Host,
@@ -247,7 +247,7 @@ impl Loader {
             language: shape.language,
             script: script_of(build)?,
             ticker: Arc::clone(&self.ticker),
-            mark: Mark::new(self.key, build.name),
+            mark: Mark::new(&self.key, build.name),
             use_of: Arc::clone(&use_of),
             nudge: self.nudge.clone(),
         };

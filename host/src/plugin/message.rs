@@ -72,6 +72,19 @@ pub fn target(uri: &Uri, cut: usize) -> &str {
     target.get(cut..).unwrap_or(target)
 }
 
+/// The header by which a plugin's requests show to the proxy of their own router where they come from.
+pub const PASS: &str = "message-flow-plugin";
+
+/// Whether a header, in lower case, is how the router tells servers who sends a message; with `_` for `-`
+/// it is to many of them. Neither clients nor plugins write these.
+pub fn is_routers(name: &str) -> bool {
+    let is = |own: &str| {
+        let same = |(written, own): (u8, u8)| written == own || (written == b'_' && own == b'-');
+        name.len() == own.len() && name.bytes().zip(own.bytes()).all(same)
+    };
+    is("message-flow-client") || is("message-flow-verified")
+}
+
 /// A client's id. It stays where it came from, so that it is copied for nobody who does not ask for it.
 #[derive(Clone, Debug)]
 pub enum ClientId {
@@ -88,6 +101,15 @@ impl ClientId {
             // Checked when it was made.
             Self::Header(value) => value.to_str().unwrap_or_default(),
             Self::Text(text) => text,
+        }
+    }
+
+    /// As the value of a header.
+    pub fn to_value(&self) -> HeaderValue {
+        match self {
+            Self::Header(value) => value.clone(),
+            // Checked when it was made.
+            Self::Text(text) => HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("")),
         }
     }
 

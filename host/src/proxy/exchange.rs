@@ -1,27 +1,26 @@
 //! The life of one message, in the order in which it happens: admit, find the service, identify the
 //! client, route, filter, forward, filter, answer.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{
-    HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
-};
+use http::{Method, Request, Response, StatusCode, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::{
-    Plan, Worker, bearer,
+    Plan, Settings, Worker,
+    address::{self, Address, Change, Read, target},
+    bearer,
     filter::{self, Head, Passing},
     forward::{Forwarded, Outbound},
     gather::gather,
     head::{self, Seen},
-    identify,
+    identify::{self, Identity},
+    origin,
     plan::{Found, Plugin, ServicePlan},
     reply::{Exchange, Reply},
     respond::Refusal,
     route::{self, Choice},
-    routes::{self, Target},
     sources::Known,
     upgrade,
     upload::{self, Pace, Upload},
@@ -37,9 +36,6 @@ use crate::{
     table::Release,
     upstream::RequestBody,
 };
-
-const SERVICE: HeaderName = HeaderName::from_static("message-flow-service");
-const VERSION: HeaderName = HeaderName::from_static("message-flow-version");
 
 /// Answers a request, whatever happens. An error only breaks its connection off.
 pub(super) async fn answer(
@@ -74,14 +70,14 @@ pub(super) struct Inbound {
 /// For whom a message is and from whom.
 struct Addressed {
     plan: Arc<ServicePlan>,
-    client: ClientId,
+    client: Identity,
 }
 
 /// What is meant by a name.
 enum Meant {
     Service(Arc<ServicePlan>),
     /// Which version it is cannot be said without asking.
-    Released(Arc<Plan>, Arc<Release>),
+    Released(Arc<Plan>, Arc<Release>, Read),
 }
 
 impl Inbound {
@@ -108,13 +104,13 @@ impl Inbound {
         let Addressed { plan, client } = match self.address(&seen)? {
             (Meant::Service(plan), client) => Addressed { plan, client },
             // Boxed, to keep the future of a message that need not ask small.
-            (Meant::Released(plan, release), client) => {
-                Box::pin(self.released(plan, release, client)).await?
+            (Meant::Released(plan, release, read), client) => {
+                Box::pin(self.released((plan, release, read), client)).await?
             }
         };
         self.exchange.is_for(plan.clone());
         let answered = self.serve(&seen, &plan, &client, body).await;
-        self.exchange.client = Some(client);
+        self.exchange.client = Some(client.id);
         answered
     }
 
@@ -122,13 +118,18 @@ impl Inbound {
         &mut self,
         seen: &Seen,
         plan: &Arc<ServicePlan>,
-        client: &ClientId,
+        client: &Identity,
         body: Incoming,
     ) -> Result<Response<Reply>, Refusal> {
-        let (body, upgrade) = self.upgrade(seen, body)?;
         let settings = &plan.settings;
+        let (body, upgrade) = self.upgrade(seen, body, settings)?;
         head::strip_request(&mut self.head.headers, seen);
-        head::add_origin(&mut self.head.headers, seen, &self.exchange.connection, settings);
+        // What is added here: the map grows once at most.
+        self.head.headers.reserve(6);
+        origin::add(&mut self.head.headers, seen, &self.exchange.connection, settings);
+        head::add_via(&mut self.head, seen, settings);
+        client.tell(&mut self.head.headers, seen);
+        let client = &client.id;
         let worker = self.worker().clone();
         let known = Known { plan, client, assignments: &worker.assignments, now: worker.now() };
         let choice = route::choose(self, &known, &[]).await?;
@@ -187,7 +188,8 @@ impl Inbound {
                 "the server switched protocols unasked",
             ));
         }
-        head::strip_response(response.headers_mut());
+        let status = response.status();
+        head::strip_response(response.headers_mut(), status);
         if !plan.response_filters.is_empty() {
             let passing =
                 Passing { known: &known, connection: &self.exchange.connection, server: choice.name(plan) };
@@ -202,10 +204,15 @@ impl Inbound {
     }
 
     /// Admits the message, and finds out for which service it is and from which client.
-    fn address(&mut self, seen: &Seen) -> Result<(Meant, ClientId), Refusal> {
+    fn address(&mut self, seen: &Seen) -> Result<(Meant, Identity), Refusal> {
         let plan = self.exchange.worker.plan.load();
         let connection = &self.exchange.connection;
         head::admit(&self.head, seen, &plan.settings)?;
+        let inside = seen.shows_pass && head::take_pass(&mut self.head.headers, &plan.settings);
+        let read = address::read(&mut self.head, inside)?;
+        if self.head.method == Method::OPTIONS && head::goes_no_further(&mut self.head.headers) {
+            return Err(Refusal::Options);
+        }
         let headers = &self.head.headers;
         let peer = || identify::peer(&plan.settings, headers, connection.peer.ip(), &connection.peer_text);
         let token = bearer::verified(&self.exchange.worker, &plan.settings, headers)?;
@@ -213,16 +220,16 @@ impl Inbound {
             let why = "the client id is not 1 to 256 visible ASCII characters";
             Refusal::Unacceptable(StatusCode::BAD_REQUEST, why)
         })?;
-        let (found, change) = find(&plan, &self.head, seen)?;
+        let Address { found, change } = address::find(&plan, &self.head, read, seen.names_service)?;
         let meant = match found {
             Found::Service(service) => Meant::Service(service.clone()),
-            Found::Released(release) => match self.unversioned(&plan, release, &client).at_once() {
-                Some(service) => Meant::Service(service),
-                None => Meant::Released(Arc::clone(&plan), Arc::clone(release)),
+            Found::Released(release) => match self.unversioned(&plan, release, &client.id).at_once() {
+                Some(service) if read.may_reach(&service) => Meant::Service(service),
+                Some(_) => return Err(address::unknown(release.choices.id.name())),
+                None => Meant::Released(Arc::clone(&plan), Arc::clone(release), read),
             },
             Found::Unreleased | Found::Unknown => return Err(Refusal::NoService),
         };
-        self.name_host()?;
         match change {
             Change::Nothing => {}
             Change::Cut(bytes) => self.cut = bytes,
@@ -246,37 +253,32 @@ impl Inbound {
 
     async fn released(
         &self,
-        plan: Arc<Plan>,
-        release: Arc<Release>,
-        client: ClientId,
+        (plan, release, read): (Arc<Plan>, Arc<Release>, Read),
+        client: Identity,
     ) -> Result<Addressed, Refusal> {
-        let found = self.unversioned(&plan, &release, &client).ask().await;
-        let gone = || Refusal::Unreleased(release.choices.id.name().to_owned());
-        Ok(Addressed { plan: found.ok_or_else(gone)?, client })
-    }
-
-    /// An absolute target names the host, whatever the header says (RFC 9112, section 3.2.2); from
-    /// here on the header does, and the target is a path.
-    fn name_host(&mut self) -> Result<(), Refusal> {
-        let Some(authority) = self.head.uri.authority() else { return Ok(()) };
-        let host = HeaderValue::from_str(authority.as_str());
-        let host = host.map_err(|_| Refusal::Malformed("the request's target has no valid host"))?;
-        self.head.headers.insert(header::HOST, host);
-        let path = self.head.uri.path_and_query().cloned();
-        self.head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        Ok(())
-    }
-
-    /// What the client would like to speak, and the body.
-    fn upgrade(&self, seen: &Seen, body: Incoming) -> Result<(Incoming, Option<upgrade::Wanted>), Refusal> {
-        if !head::wants_upgrade(&self.head, seen) {
-            return Ok((body, None));
+        let name = release.choices.id.name();
+        match self.unversioned(&plan, &release, &client.id).ask().await {
+            Some(plan) if read.may_reach(&plan) => Ok(Addressed { plan, client }),
+            Some(_) => Err(address::unknown(name)),
+            None => Err(Refusal::Unreleased(name.to_owned())),
         }
+    }
+
+    /// The body, and what the client would like to speak instead, if that may pass.
+    fn upgrade(
+        &self,
+        seen: &Seen,
+        body: Incoming,
+        settings: &Settings,
+    ) -> Result<(Incoming, Option<upgrade::Wanted>), Refusal> {
+        let Some(protocol) = head::wanted_upgrade(&self.head, seen, settings)? else {
+            return Ok((body, None));
+        };
         match body {
             Incoming::Upgradable(client) => {
                 let multiplexed = self.exchange.connection.multiplexed;
-                let wanted = upgrade::Wanted::by(&self.head, client, multiplexed);
-                Ok((Incoming::Empty, wanted))
+                let wanted = upgrade::Wanted::new(protocol.clone(), &self.head, client, multiplexed);
+                Ok((Incoming::Empty, Some(wanted)))
             }
             body if body.is_end_stream() => Ok((body, None)),
             _ => Err(Refusal::Malformed("an upgrade with a body")),
@@ -310,145 +312,12 @@ impl Inbound {
     }
 }
 
-/// What becomes of a message's target.
-enum Change {
-    Nothing,
-    /// It loses so many bytes at its beginning; what is left begins with `/`.
-    Cut(usize),
-    To(Uri),
-}
-
-impl Change {
-    /// To the last part of a path and query.
-    fn to_rest(path_and_query: &str, rest: &str) -> Result<Self, Refusal> {
-        match rest.starts_with('/') {
-            true => Ok(Self::Cut(path_and_query.len() - rest.len())),
-            false => target(rest).map(Self::To),
-        }
-    }
-}
-
-/// The service of a message, and what becomes of its target.
-fn find<'p>(plan: &'p Plan, head: &Parts, seen: &Seen) -> Result<(Found<'p>, Change), Refusal> {
-    if !plan.routes.is_empty() {
-        return find_by_route(plan, head);
-    }
-    if seen.names_service
-        && let Some(name) = head.headers.get(SERVICE)
-    {
-        let named = named_by_headers(name, head.headers.get(VERSION))?;
-        return Ok((known(plan, &named)?, Change::Nothing));
-    }
-    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let (segment, rest) = first_segment(path).ok_or(Refusal::NoService)?;
-    Ok((known(plan, segment)?, Change::to_rest(path, rest)?))
-}
-
-fn find_by_route<'p>(plan: &'p Plan, head: &Parts) -> Result<(Found<'p>, Change), Refusal> {
-    let authority = head.uri.authority().map(http::uri::Authority::as_str);
-    let authority = authority.unwrap_or_else(|| super::sources::authority(head));
-    let target_of = Target {
-        host: host_of(authority),
-        path: head.uri.path(),
-        method: &head.method,
-        headers: &head.headers,
-    };
-    let route = plan.routes.find(&target_of).ok_or(Refusal::NoRoute)?;
-    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let stripped = match &route.path {
-        Some(prefix) if route.strip => Change::To(target(&routes::strip(path, prefix))?),
-        _ => Change::Nothing,
-    };
-    Ok((known(plan, route.service.as_str())?, stripped))
-}
-
-fn host_of(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    }
-}
-
-fn named_by_headers<'a>(
-    name: &'a HeaderValue,
-    version: Option<&HeaderValue>,
-) -> Result<Cow<'a, str>, Refusal> {
-    let text = |value: &'a HeaderValue| value.to_str().map_err(|_| Refusal::NoService);
-    let name = text(name)?;
-    Ok(match version {
-        Some(version) => format!("{name}@{}", version.to_str().map_err(|_| Refusal::NoService)?).into(),
-        None => name.into(),
-    })
-}
-
-fn known<'p>(plan: &'p Plan, text: &str) -> Result<Found<'p>, Refusal> {
-    match plan.find(text) {
-        Found::Unreleased => Err(Refusal::Unreleased(text.to_owned())),
-        Found::Unknown => Err(Refusal::UnknownService(text.chars().take(200).collect())),
-        found => Ok(found),
-    }
-}
-
-/// `/chat/a?b` is `chat` and `/a?b`; `/chat?b` is `chat` and `?b`.
-fn first_segment(path: &str) -> Option<(&str, &str)> {
-    let path = path.strip_prefix('/')?;
-    let end = memchr::memchr2(b'/', b'?', path.as_bytes()).unwrap_or(path.len());
-    (end > 0).then(|| path.split_at(end))
-}
-
-/// A target that starts with `/`, out of the rest of one.
-fn target(rest: &str) -> Result<Uri, Refusal> {
-    let invalid = |_| Refusal::Malformed("the request's target is no path");
-    let path = match rest {
-        "" | "/" => PathAndQuery::from_static("/"),
-        rest if rest.starts_with('/') => {
-            PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(rest.as_bytes())).map_err(invalid)?
-        }
-        query => PathAndQuery::from_maybe_shared(Bytes::from(format!("/{query}"))).map_err(invalid)?,
-    };
-    Ok(Uri::from(path))
-}
-
 impl Choice {
     /// The server as filters and the log name it.
     pub(super) fn name(&self, plan: &ServicePlan) -> Arc<str> {
         match self.place {
             Some(place) => plan.service.servers[place].id.clone(),
             None => self.endpoint.uri.as_str().into(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn first_segments() {
-        for (path, expect) in [
-            ("/chat/a?b", Some(("chat", "/a?b"))),
-            ("/chat", Some(("chat", ""))),
-            ("/chat@2/", Some(("chat@2", "/"))),
-            ("/chat?b=/c", Some(("chat", "?b=/c"))),
-            ("/", None),
-            ("//chat", None),
-            ("*", None),
-        ] {
-            assert_eq!(first_segment(path), expect, "{path}");
-        }
-    }
-
-    #[test]
-    fn targets() {
-        for (rest, expect) in [("", "/"), ("/", "/"), ("/a?b", "/a?b"), ("?b", "/?b"), ("//a", "//a")] {
-            assert_eq!(target(rest).unwrap().to_string(), expect);
-        }
-    }
-
-    #[test]
-    fn hosts_without_ports() {
-        for (authority, expect) in [("a", "a"), ("a:80", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
-            assert_eq!(host_of(authority), expect, "{authority}");
         }
     }
 }

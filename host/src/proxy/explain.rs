@@ -7,8 +7,12 @@ use std::sync::Arc;
 use http::{Request, StatusCode, request::Parts};
 
 use super::{
+    address,
+    head::Seen,
+    identify::Identity,
     plan::{Found, Plan, ServicePlan},
-    sources::{self, Known, missing, on_error},
+    respond::Refusal,
+    sources::{self, Known, on_error},
     version::Unversioned,
 };
 use crate::{
@@ -24,8 +28,11 @@ use crate::{
 };
 
 /// Why there is nothing to explain.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
 pub enum Unexplained {
+    /// There can be no such message.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The service is not known.
     #[error("service {0} is not known")]
     Unknown(ServiceId),
@@ -72,6 +79,10 @@ pub async fn explain(
     head.method = method;
     head.uri = path.into();
     head.headers = headers;
+    // Whoever may ask here may know of services that are not public.
+    address::read(&mut head, true)?;
+    let seen = Seen::look(&head.headers);
+    Identity::unverified(client.clone()).tell(&mut head.headers, &seen);
     let mut dry = Dry { known: &known, head: &mut head };
     let outcome = resolve::resolve(known.query(&[]), &mut dry, &mut trace).await;
     Ok(explanation(&service, client.as_str(), outcome, trace))
@@ -163,14 +174,7 @@ impl Sources for Dry<'_> {
     }
 
     async fn ask(&mut self) -> Asked {
-        let Some(registrar) = &self.known.plan.registrar else { return Asked::Pass };
-        let Some(generation) = &registrar.generation else { return missing(registrar) };
-        let mut message = sources::message(self.head, 0, self.known, None);
-        message.candidates = Some(self.known.plan.clone());
-        message.dry = true;
-        let answer = generation.resolve(&mut message).await;
-        sources::give_back(self.head, message);
-        sources::asked(answer)
+        sources::ask(self.known, self.head, None).await
     }
 
     fn on_error(&self) -> OnError {

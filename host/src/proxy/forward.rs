@@ -207,6 +207,8 @@ fn outgoing<'a>(
 ) -> Result<Outgoing<'a>, Refusal> {
     let (head, target) = (&inbound.head, inbound.target());
     if !endpoint.uri.is_h2c() {
+        // To the server in general; where it has a base, that is what is meant by it.
+        let target = if target == "*" && !endpoint.base.is_empty() { "/" } else { target };
         if !target.starts_with('/') && !endpoint.base.is_empty() {
             return Err(Refusal::Malformed("the request's target is no path"));
         }

@@ -360,6 +360,15 @@ impl Plan {
         }
     }
 
+    /// Of a name none of whose versions is live, all of them.
+    pub(super) fn versions(&self, name: &str) -> impl Iterator<Item = &Arc<ServicePlan>> {
+        let ids = match self.view.named(name) {
+            Some(Named::Unreleased(ids)) => ids.as_slice(),
+            _ => &[],
+        };
+        ids.iter().filter_map(|id| self.services.get(id))
+    }
+
     /// A service by its exact id.
     pub fn service(&self, id: &ServiceId) -> Option<&Arc<ServicePlan>> {
         self.services.get(id)

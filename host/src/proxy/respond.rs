@@ -10,11 +10,15 @@ use super::reply::Reply;
 use crate::{
     grpc,
     listener::{Phase, refuse::problem},
+    path::Abnormal,
     plugin::body::coding::KNOWN,
     resolve::Nowhere,
     token::Doubt,
-    upstream::UpstreamError,
+    upstream::{UpstreamError, dial::DialError},
 };
+
+/// What a router lets through to servers, and every method that is not in the registry as well.
+const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// Why a message is not answered by a server.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +29,20 @@ pub enum Refusal {
     /// The request is well-formed and cannot be served.
     #[error("{1}")]
     Unacceptable(StatusCode, &'static str),
+    /// The path can be read in two ways, or leads nowhere.
+    #[error("malformed request: {0}")]
+    Path(#[from] Abnormal),
+    /// The path can be read in two ways, and no route says which is meant.
+    #[error(
+        "the path has an encoded slash, backslash or NUL, which only `encoded_slashes = \"keep\"` lets through"
+    )]
+    EncodedSlashes,
     /// A token is required, and none is there, or none that is believed.
     #[error("no valid bearer token{}", .0.map(|doubt| format!(": {doubt}")).unwrap_or_default())]
     Unauthenticated(Option<Doubt>),
+    /// It asks this router what it can do, not a server.
+    #[error("it asks the router for its options")]
+    Options,
     /// No service is named.
     #[error("no service is named")]
     NoService,
@@ -73,8 +88,11 @@ impl Refusal {
     /// What the client gets.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::Path(_) | Self::EncodedSlashes | Self::BrokenBody => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Unacceptable(status, _) | Self::Rejected(status, _) => *status,
+            Self::Options => StatusCode::NO_CONTENT,
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::NoService | Self::NoRoute | Self::UnknownService(_) => StatusCode::NOT_FOUND,
             Self::Unreleased(_)
@@ -85,6 +103,9 @@ impl Refusal {
                 UpstreamError::Busy { .. } | UpstreamError::Refused { .. } | UpstreamError::Local { .. },
             ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(error) if error.is_local() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upstream(UpstreamError::Connect { source: DialError::Own(_), .. }) => {
+                StatusCode::LOOP_DETECTED
+            }
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Overdue(Phase::RequestBody | Phase::RequestHead) => StatusCode::REQUEST_TIMEOUT,
             Self::Overdue(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -96,9 +117,10 @@ impl Refusal {
     /// cause too, it has the same name there.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Malformed(_) | Self::BrokenBody => "malformed",
+            Self::Malformed(_) | Self::Path(_) | Self::EncodedSlashes | Self::BrokenBody => "malformed",
             Self::Unacceptable(status, _) => kind_of(*status),
             Self::Unauthenticated(_) => "unauthenticated",
+            Self::Options => "options",
             Self::NoService => "no-service",
             Self::NoRoute => "no-route",
             Self::UnknownService(_) => "unknown-service",
@@ -109,6 +131,7 @@ impl Refusal {
             Self::PluginFailed(..) => "plugin-failed",
             Self::Upstream(UpstreamError::Local { .. }) => "router-exhausted",
             Self::Upstream(error) if error.is_local() => "router-exhausted",
+            Self::Upstream(UpstreamError::Connect { source: DialError::Own(_), .. }) => "loop",
             Self::Upstream(UpstreamError::Connect { .. }) => "server-unreachable",
             Self::Upstream(UpstreamError::Busy { .. } | UpstreamError::Refused { .. }) => "server-busy",
             Self::Upstream(UpstreamError::Broken { .. }) => "server-broke-off",
@@ -129,6 +152,9 @@ impl Refusal {
             Self::Rejected(_, reason) => reason.clone(),
             Self::Upstream(error) if error.is_local() => {
                 "the router has no means to open a connection now; try again".to_owned()
+            }
+            Self::Upstream(UpstreamError::Connect { source: DialError::Own(_), .. }) => {
+                "the service's server is this router's API, which is not reached through the proxy".to_owned()
             }
             Self::Upstream(UpstreamError::Connect { .. }) => "the server cannot be reached".to_owned(),
             Self::Upstream(UpstreamError::Busy { .. } | UpstreamError::Refused { .. }) => {
@@ -165,6 +191,12 @@ impl Refusal {
     /// The answer.
     pub(crate) fn response(&self) -> Response<Reply> {
         let status = self.status();
+        if let Self::Options = self {
+            let mut response = Response::new(Reply::own(Bytes::new()));
+            *response.status_mut() = status;
+            response.headers_mut().insert(header::ALLOW, ALLOWED);
+            return response;
+        }
         let mut response = Response::new(Reply::own(problem(status, self.kind(), &self.detail()).into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -174,6 +206,9 @@ impl Refusal {
         }
         if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(KNOWN));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, ALLOWED);
         }
         if let Self::Unauthenticated(doubt) = self {
             headers.insert(header::WWW_AUTHENTICATE, challenge(*doubt));

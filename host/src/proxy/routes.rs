@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, Method};
 
-use crate::config::RouteConfig;
+use crate::{config::RouteConfig, path};
 
 /// All routes, most specific first.
 #[derive(Default)]
@@ -13,8 +13,9 @@ pub(super) struct Routes(Vec<RouteConfig>);
 
 /// What routes look at.
 pub(super) struct Target<'a> {
-    /// Without a port.
+    /// Without a port, in canonical form.
     pub(super) host: &'a str,
+    /// In normal form.
     pub(super) path: &'a str,
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
@@ -57,8 +58,6 @@ fn matches(route: &RouteConfig, target: &Target<'_>) -> bool {
 }
 
 fn matches_host(pattern: &str, host: &str) -> bool {
-    // A fully qualified name may end with a dot.
-    let host = host.strip_suffix('.').unwrap_or(host);
     match pattern.strip_prefix("*.") {
         Some(suffix) => {
             let at = host.len().checked_sub(suffix.len()).filter(|at| *at > 1);
@@ -74,13 +73,13 @@ fn matches_host(pattern: &str, host: &str) -> bool {
 
 /// Whole segments only, unless the prefix ends with a slash.
 fn matches_path(prefix: &str, path: &str) -> bool {
-    path.strip_prefix(prefix)
+    path::strip_prefix(path, prefix)
         .is_some_and(|rest| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The rest of a path once this much has been taken off its front; `/` where nothing is left.
 pub(super) fn strip<'a>(path_and_query: &'a str, prefix: &str) -> std::borrow::Cow<'a, str> {
-    let rest = path_and_query.strip_prefix(prefix.trim_end_matches('/')).unwrap_or(path_and_query);
+    let rest = path::strip_prefix(path_and_query, prefix.trim_end_matches('/')).unwrap_or(path_and_query);
     match rest.starts_with('/') {
         true => rest.into(),
         false => format!("/{rest}").into(),
@@ -100,6 +99,7 @@ mod tests {
             headers: Vec::new(),
             service: service.parse().unwrap(),
             strip: false,
+            encoded_slashes: None,
         }
     }
 
@@ -120,7 +120,7 @@ mod tests {
             route("", "/v1", "path"),
         ]);
         check(&routes, "chat.example.com", "/", Some("host"));
-        check(&routes, "CHAT.example.com.", "/v1/x", Some("host-path"));
+        check(&routes, "CHAT.example.com", "/v1/x", Some("host-path"));
         check(&routes, "chat.example.com", "/v1", Some("host"));
         check(&routes, "a.example.com", "/v1", Some("suffix"));
         check(&routes, "a.eu.example.com", "/", Some("longer-suffix"));
@@ -148,9 +148,14 @@ mod tests {
 
     #[test]
     fn strips_and_keeps_a_slash() {
-        for (path, prefix, expect) in
-            [("/v1/a?b", "/v1/", "/a?b"), ("/v1", "/v1", "/"), ("/v1?x", "/v1", "/?x"), ("/a", "/", "/a")]
-        {
+        for (path, prefix, expect) in [
+            ("/v1/a?b", "/v1/", "/a?b"),
+            ("/v1", "/v1", "/"),
+            ("/v1?x", "/v1", "/?x"),
+            ("/a", "/", "/a"),
+            ("/%40a/b?c", "/@a", "/b?c"),
+            ("/%40a", "/@a/", "/"),
+        ] {
             assert_eq!(strip(path, prefix), expect);
         }
     }

@@ -2,14 +2,17 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::HeaderValue;
+use http::{HeaderValue, Version};
 
 use crate::{
-    config::{Cidr, ClientIdSource, ProxyConfig, RouteConfig},
+    config::{Cidr, ClientIdSource, EncodedSlashes, ProxyConfig, RouteConfig},
     listener::{ListenerOptions, TlsFiles},
     token::Verifier,
     upstream::UpstreamOptions,
 };
+
+/// Before the id of a router, in what it calls itself.
+const VIA_PREFIX: &str = "message-flow-";
 
 /// Everything that may change while the proxy runs; part of the [`Plan`](super::Plan).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,10 @@ pub struct Settings {
     pub trusted: Vec<Cidr>,
     /// Empty: the path or headers name the service.
     pub routes: Vec<RouteConfig>,
+    /// Where no route says so.
+    pub encoded_slashes: EncodedSlashes,
+    /// What a connection may become, in lower case.
+    pub upgrades: Vec<Box<str>>,
     /// Bytes of a request's body.
     pub max_body: u64,
     /// Headers of a request.
@@ -43,7 +50,9 @@ pub struct Settings {
     /// Percent of a service's servers that may be ejected at once.
     pub most_ejected: u32,
     /// What this router calls itself in `via`.
-    pub pseudonym: HeaderValue,
+    pub via: Via,
+    /// What plugins of this router show when they send messages through it.
+    pub pass: Option<HeaderValue>,
 }
 
 impl Settings {
@@ -56,6 +65,8 @@ impl Settings {
             filters: proxy.filters.clone(),
             trusted: proxy.trusted.clone(),
             routes: routes.to_vec(),
+            encoded_slashes: proxy.encoded_slashes,
+            upgrades: proxy.upgrades.clone(),
             max_body: proxy.limits.body.unwrap_or(u64::MAX),
             max_headers: proxy.limits.headers,
             max_uri: 16 << 10,
@@ -65,7 +76,8 @@ impl Settings {
             retries: proxy.retry.attempts,
             retry_budget: proxy.retry.budget,
             most_ejected: proxy.ejection.most,
-            pseudonym: pseudonym(router),
+            via: Via::new(router),
+            pass: None,
         }
     }
 
@@ -74,17 +86,50 @@ impl Settings {
         Self { token, ..self }
     }
 
+    /// With what plugins show when they send messages through this router.
+    pub fn with_pass(self, pass: HeaderValue) -> Self {
+        Self { pass: Some(pass), ..self }
+    }
+
     /// Whether this peer may say on whose behalf it sends.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(peer))
     }
 }
 
-/// A `via` pseudonym is a token (RFC 9110, section 7.6.3).
-fn pseudonym(router: &str) -> HeaderValue {
-    let token: String = router.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
-    let text = format!("1.1 message-flow-{token}");
-    HeaderValue::from_maybe_shared(text).expect("a token is a header value")
+/// What a router says of itself in `via`, by the version of HTTP in which it received a message (RFC
+/// 9110, section 7.6.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Via {
+    http10: HeaderValue,
+    http11: HeaderValue,
+    http2: HeaderValue,
+}
+
+impl Via {
+    fn new(router: &str) -> Self {
+        // A pseudonym is a token.
+        let token: String =
+            router.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+        let value = |version: &str| {
+            let text = format!("{version} {VIA_PREFIX}{token}");
+            HeaderValue::from_maybe_shared(text).expect("a token is a header value")
+        };
+        Self { http10: value("1.0"), http11: value("1.1"), http2: value("2") }
+    }
+
+    pub(super) fn received(&self, version: Version) -> &HeaderValue {
+        match version {
+            Version::HTTP_10 => &self.http10,
+            Version::HTTP_11 => &self.http11,
+            _ => &self.http2,
+        }
+    }
+
+    /// The router alone.
+    pub(super) fn pseudonym(&self) -> &[u8] {
+        &self.http2.as_bytes()[b"2 ".len()..]
+    }
 }
 
 /// The listener's part of the configuration.

@@ -147,17 +147,7 @@ impl Sources for Asking<'_> {
     }
 
     async fn ask(&mut self) -> Asked {
-        let Some(registrar) = &self.known.plan.registrar else { return Asked::Pass };
-        let Some(generation) = &registrar.generation else { return missing(registrar) };
-        if generation.led_to(&self.head.headers) {
-            let circle = Refusal::PluginLoop(registrar.name.to_string());
-            return Asked::Reject(Rejection { status: circle.status(), reason: circle.to_string() });
-        }
-        let mut message = message(self.head, 0, self.known, Some(self.connection));
-        message.candidates = Some(self.known.plan.clone());
-        let answer = generation.resolve(&mut message).await;
-        give_back(self.head, message);
-        asked(answer)
+        ask(self.known, self.head, Some(self.connection)).await
     }
 
     fn misled(&mut self, why: &str) {
@@ -177,13 +167,29 @@ impl Sources for Asking<'_> {
     }
 }
 
+/// Asks the registrar about a message, whether it is on its way over a connection or only explained.
+pub(super) async fn ask(known: &Known<'_>, head: &mut Parts, connection: Option<&Connection>) -> Asked {
+    let Some(registrar) = &known.plan.registrar else { return Asked::Pass };
+    let Some(generation) = &registrar.generation else { return missing(registrar) };
+    if generation.led_to(&head.headers) {
+        let circle = Refusal::PluginLoop(registrar.name.to_string());
+        return Asked::Reject(Rejection { status: circle.status(), reason: circle.to_string() });
+    }
+    let mut message = message(head, 0, known, connection);
+    message.candidates = Some(known.plan.clone());
+    message.dry = connection.is_none();
+    let answer = generation.resolve(&mut message).await;
+    give_back(head, message);
+    asked(answer)
+}
+
 /// A registrar that is configured and not there.
-pub(super) fn missing(registrar: &Plugin) -> Asked {
+fn missing(registrar: &Plugin) -> Asked {
     let name = &registrar.name;
     Asked::Failed(format!("registrar `{name}` is not loaded, or plugin `{name}` is no registrar").into())
 }
 
-pub(super) fn asked(answer: Result<Decision, plugin::CallError>) -> Asked {
+fn asked(answer: Result<Decision, plugin::CallError>) -> Asked {
     match answer {
         Ok(Decision::Server(server)) => Asked::Server(server),
         Ok(Decision::Pass) => Asked::Pass,

@@ -15,6 +15,8 @@ mod wire2;
 
 use std::path::Path;
 
+use http::{HeaderMap, HeaderName};
+
 use super::Settings;
 use crate::config::{Config, Overrides};
 
@@ -28,4 +30,20 @@ pub(super) fn settings(proxy: &str) -> Settings {
 
 pub(super) fn config(text: &str) -> Config {
     Config::parse(text, Path::new("test.toml"), &Overrides::default()).unwrap()
+}
+
+/// Headers in this order.
+pub(super) fn map(headers: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+    }
+    map
+}
+
+/// The names of headers, sorted.
+pub(super) fn names(map: &HeaderMap) -> Vec<&str> {
+    let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    names
 }

@@ -1,5 +1,5 @@
-//! Connections that become something else: WebSocket and whatever else a client and its server
-//! agree on.
+//! Connections that become something else: WebSocket, and what else the configuration lets a client
+//! and its server agree on. Never another HTTP: no route, filter or token would be looked at any more.
 //!
 //! The router steps aside only after the server's own 101, never on the client's word, and neither
 //! connection is used for another message afterwards.
@@ -43,13 +43,12 @@ enum Handshake {
 
 impl Wanted {
     /// As the head of its request says, on a connection that carries several messages at a time or not.
-    pub(super) fn by(head: &Parts, client: OnUpgrade, multiplexed: bool) -> Option<Self> {
-        let protocol = head.headers.get(header::UPGRADE)?.clone();
+    pub(super) fn new(protocol: HeaderValue, head: &Parts, client: OnUpgrade, multiplexed: bool) -> Self {
         let handshake = match multiplexed {
             true => Handshake::Own(HeaderValue::try_from(generate_key()).expect("base64 is a header value")),
             false => Handshake::Client(head.headers.get(header::SEC_WEBSOCKET_KEY).cloned()),
         };
-        Some(Self { protocol, client, handshake })
+        Self { protocol, client, handshake }
     }
 
     /// Asks the server for it.
@@ -77,19 +76,30 @@ impl Wanted {
         let broken = |why| Refusal::Unacceptable(StatusCode::BAD_GATEWAY, why);
         let (mut head, mut body) = response.into_parts();
         let server = body.tunnel().ok_or(broken("the server switched protocols and sent a body"))?;
-        let protocol = head.headers.get(header::UPGRADE).unwrap_or(&self.protocol).clone();
-        super::head::strip_response(&mut head.headers);
+        let Self { protocol, client, handshake } = self;
+        // HTTP/2 has the client's word for it alone.
+        if matches!(server, ServerTunnel::Http1(_)) && !switches_to(&protocol, &head.headers) {
+            return Err(broken("the server switched to another protocol than it was asked for"));
+        }
+        super::head::strip_response(&mut head.headers, head.status);
         let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         if websocket {
-            self.handshake.complete(&mut head, &server)?;
+            handshake.complete(&mut head, &server)?;
         }
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(header::UPGRADE, protocol);
         let connection = inbound.exchange.connection.clone();
         let tunnel = Tunnel { connection, worker: inbound.worker().clone(), silence, websocket };
-        tokio::spawn(tunnel.run(self.client, server));
+        tokio::spawn(tunnel.run(client, server));
         Ok(Response::from_parts(head, Reply::own(bytes::Bytes::new())))
     }
+}
+
+/// Whether a server that switched protocols says that it is to this one.
+fn switches_to(protocol: &HeaderValue, headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::UPGRADE).iter();
+    let same = |to: &HeaderValue| to.as_bytes().eq_ignore_ascii_case(protocol.as_bytes());
+    lines.next().is_some_and(same) && lines.next().is_none()
 }
 
 impl Handshake {

@@ -13,7 +13,7 @@ pub use release::{
     Rollback, UNVERSIONED,
 };
 
-use crate::{authority, units::Span};
+use crate::{authority, path, units::Span};
 
 pub use super::lease::{Draining, Lease};
 
@@ -111,7 +111,8 @@ pub fn is_client_id(text: &[u8]) -> bool {
 }
 
 /// The URI of a server: `http://host[:port][/base]`, or `h2c://…` for one that speaks HTTP/2 with
-/// prior knowledge and nothing else. Without a trailing slash, query, fragment or credentials.
+/// prior knowledge and nothing else. Without a trailing slash, query, fragment or credentials; its base
+/// is in normal form.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerUri(Arc<str>);
 
@@ -175,14 +176,16 @@ impl FromStr for ServerUri {
 
     fn from_str(text: &str) -> Result<Self, InvalidServerUri> {
         let invalid = || InvalidServerUri(text.chars().take(200).collect());
-        let uri: http::Uri = text.parse().map_err(|_| invalid())?;
-        let authority = uri.authority().ok_or_else(invalid)?;
-        let scheme = matches!(uri.scheme_str(), Some("http" | "h2c"));
-        let plain = uri.query().is_none() && !text.contains('#');
-        if !scheme || !plain || authority::split(authority.as_str()).is_none() || text.len() > 1024 {
+        let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
+        let (authority, base) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        authority::split(authority).ok_or_else(invalid)?;
+        let plain =
+            rest.bytes().all(|byte| byte.is_ascii_graphic()) && !rest.contains(['?', '#', '"', '<', '>']);
+        if !matches!(scheme, "http" | "h2c") || !plain || text.len() > 1024 {
             return Err(invalid());
         }
-        Ok(Self(text.trim_end_matches('/').into()))
+        let base = path::normal(base).map_err(|_| invalid())?;
+        Ok(Self(format!("{scheme}://{authority}{}", base.target.trim_end_matches('/')).into()))
     }
 }
 
@@ -213,7 +216,7 @@ pub struct ServiceSpec {
 }
 
 /// What the table holds of a service besides its servers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ServiceRecord {
     /// Every message goes here, whatever else is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -235,6 +238,35 @@ pub struct ServiceRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub load_balancer: Option<ServerUri>,
+    /// Whether clients of the proxy reach it. `false`: only this router's plugins do, and to everybody
+    /// else it is as if it were not there.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[schema(default = true)]
+    pub public: bool,
+}
+
+impl Default for ServiceRecord {
+    fn default() -> Self {
+        Self {
+            server: None,
+            registrar: None,
+            sticky: Sticky::default(),
+            filters: Vec::new(),
+            health: None,
+            load_balancer: None,
+            public: true,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// For what is only written where it is `false`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+pub(crate) fn is_yes(public: &bool) -> bool {
+    *public
 }
 
 /// Consistent routing: `{"ttl": "30m"}`, or `false` to remember nothing.

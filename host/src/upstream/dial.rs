@@ -34,6 +34,9 @@ pub enum DialError {
     /// The name means nothing that may be dialled.
     #[error("{0} is not dialled: link-local, metadata, unspecified and multicast addresses are no servers")]
     Forbidden(IpAddr),
+    /// The name means this router.
+    #[error("{0} is this router's own API, which is not reached through the proxy")]
+    Own(SocketAddr),
     /// The last address tried.
     #[error("{0}")]
     Connect(SocketAddr, #[source] io::Error),
@@ -84,13 +87,17 @@ pub async fn dial(endpoint: &Endpoint, limit: Duration) -> Result<TcpStream, Dia
 async fn dial_any(endpoint: &Endpoint, limit: Duration) -> Result<TcpStream, DialError> {
     let Some(name) = &endpoint.name else {
         let address = endpoint.host.parse().map_err(|_| unresolved(endpoint, io::ErrorKind::InvalidInput))?;
-        return dial_one(SocketAddr::new(address, endpoint.port)).await;
+        let address = SocketAddr::new(address, endpoint.port);
+        return if endpoint.is_own(address) { Err(DialError::Own(address)) } else { dial_one(address).await };
     };
     let found = name.addresses().await.map_err(|error| match out_of_descriptors() {
         // A resolver that cannot open a file says only that there is no such name.
         Some(own) => DialError::Local(own),
         None => DialError::Resolve(endpoint.host.to_string(), error),
     })?;
+    if let Some(own) = found.iter().find(|address| endpoint.is_own(address.socket)) {
+        return Err(DialError::Own(own.socket));
+    }
     let stagger = STAGGER.min(limit.mul_f64(0.75) / u32::try_from(found.len()).unwrap_or(u32::MAX).max(1));
     race(found, stagger).await.unwrap_or_else(|| Err(unresolved(endpoint, io::ErrorKind::NotFound)))
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -59,6 +59,11 @@ impl Endpoint {
     /// Messages sent to it by this router and not yet answered.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// Whether this address is the router's own API, to which no message goes.
+    pub(super) fn is_own(&self, address: SocketAddr) -> bool {
+        self.options.own.is_some_and(|own| own.is_at(address))
     }
 
     /// Counts a message as in flight for as long as the guard is held.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::own::Own;
+
 /// Pools, timeouts and ejection; the same for every server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamOptions {
@@ -28,6 +30,8 @@ pub struct UpstreamOptions {
     pub eject_for: Duration,
     /// The longest ejection. Default 5 min.
     pub eject_max: Duration,
+    /// Where this router's own API listens: nothing there is a server. Default none.
+    pub own: Option<Own>,
 }
 
 impl Default for UpstreamOptions {
@@ -44,6 +48,7 @@ impl Default for UpstreamOptions {
             eject_after: 5,
             eject_for: Duration::from_secs(10),
             eject_max: Duration::from_secs(300),
+            own: None,
         }
     }
 }

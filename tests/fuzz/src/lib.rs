@@ -15,9 +15,10 @@ use std::{
 
 use bytes::BytesMut;
 use message_flow::{
+    authority,
     config::{Config, Overrides, record},
     discovery::{definition::Limits, frame},
-    http1,
+    http1, path,
     plugin::{Options, Plugins},
     table::{
         Numbers, View,
@@ -36,9 +37,10 @@ pub fn configuration(bytes: &[u8]) {
     }
 }
 
-/// Durations, sizes, services and URIs as people write them.
+/// Durations, sizes, services and URIs as people write them, and targets as clients do.
 pub fn texts(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
+    target(text);
     comes_back::<Span>(text);
     comes_back::<Size>(text);
     comes_back::<ServiceId>(text);
@@ -46,6 +48,28 @@ pub fn texts(bytes: &[u8]) {
     if let Ok(uri) = text.parse::<ServerUri>() {
         assert!(!uri.host_port().is_empty());
         assert!(uri.base().is_empty() || uri.base().starts_with('/'), "{uri}");
+    }
+}
+
+/// A path in normal form stays as it is, and has nothing in it that could be read in two ways; a host is
+/// a host without its port as well.
+fn target(text: &str) {
+    if let Ok(path::Normal { target, encoded_slashes }) = path::normal(text) {
+        let again = path::normal(&target).expect("what is normal has a normal form");
+        assert_eq!((&again.target, again.encoded_slashes), (&target, encoded_slashes), "{text:?}");
+        let path = target.split('?').next().unwrap_or_default();
+        assert!(path.starts_with('/') && !path.contains("//"), "{text:?} became {target:?}");
+        assert!(
+            path.split('/').all(|segment| segment != "." && segment != ".."),
+            "{text:?} became {target:?}"
+        );
+        let divided = ["%2F", "%5C", "%00"].iter().any(|escape| path.contains(escape));
+        assert_eq!(divided, encoded_slashes, "{text:?} became {target:?}");
+    }
+    if let Some(read) = authority::read(text) {
+        let host = authority::host(text);
+        assert_eq!(authority::canonical(read.host), host);
+        assert!(authority::read(&host).is_some_and(|read| read.port.is_none()), "{text:?}: {host:?}");
     }
 }
 

@@ -62,7 +62,10 @@ fn heads() {
 fn texts() {
     let seeds =
         ["30m", "64MiB", "chat@2", "http://[::1]:80/base/", "h2c://host.test:1", "18446744073709551615d"];
-    fuzz(4000, &seeds.map(str::as_bytes), targets::texts);
+    let of_clients =
+        ["/x/%2e%2e/%61dmin//./b?c/../d", "/a%2f..%5c%00\\x", "/%252e/..;/%7E\"", "a.test.:80", "[::0:1]:80"];
+    let seeds: Vec<_> = seeds.iter().chain(&of_clients).map(|text| text.as_bytes()).collect();
+    fuzz(6000, &seeds, targets::texts);
 }
 
 #[test]

@@ -44,6 +44,7 @@ mod plugin_host;
 mod plugin_tools;
 mod plugins;
 mod primus;
+mod readings;
 mod receiver;
 mod redis_table;
 mod registry;

@@ -196,3 +196,22 @@ async fn a_gateway_without_its_keys_does_not_start() {
     let said = setup.try_start().await.err().unwrap();
     assert!(said.contains("proxy.token") && said.contains("rsa.pem holds no public key"), "{said}");
 }
+
+#[tokio::test]
+async fn servers_are_told_what_was_verified() {
+    let (issuer, upstream) = (Issuer::new(), Upstream::start("a").await);
+    let gateway = issuer.gateway(&upstream, "").start().await;
+    let told = async |call: Call| {
+        call.send().await.expect(200);
+        let seen = upstream.last();
+        (seen.header("message-flow-client").to_owned(), seen.header("message-flow-verified").to_owned())
+    };
+    let is = |id: &str, verified: &str| (id.to_owned(), verified.to_owned());
+    let bearer = |token: &str| gateway.get("/chat/").header("authorization", format!("Bearer {token}"));
+    assert_eq!(told(bearer(RS256.trim())).await, is("alice", "true"));
+    let forged = bearer(RS256.trim()).client("root").header("message-flow-verified", "no");
+    assert_eq!(told(forged).await, is("alice", "true"));
+    let unverified = bearer("a.b.c").client("root").header("message-flow-verified", "true");
+    assert_eq!(told(unverified).await, is("root", ""));
+    assert_eq!(told(gateway.get("/chat/")).await, is("127.0.0.1", ""));
+}

@@ -34,6 +34,7 @@ pub(in crate::config) fn service(section: Section<'_>) -> ServiceSpec {
                 .get("health", |value| Some(health(value.section()?)))
                 .or_else(|| section.get("check", check)),
             load_balancer: section.get("load_balancer", load_balancer),
+            public: section.get("public", Value::switch).unwrap_or(true),
         },
         servers: section.get("servers", servers).unwrap_or_default(),
     };

@@ -17,10 +17,11 @@ use super::{
     lane::{Lane, Linked, PAIRS, Pairs, Str, Text},
 };
 use crate::{
+    path::{self, Normal},
     plugin::{
         bounds::{HEADERS, NAME, TooLong, VALUE, Whole},
         guest::{Guest, Head},
-        message::ClientId,
+        message::{ClientId, is_routers},
         types::{Server, ServiceId},
     },
     text::shown,
@@ -94,6 +95,7 @@ fn headers(lane: &mut impl Lane, interface: &'static str, head: Head) -> Linked 
         if guest.names.have_room()
             && let Ok(parsed) = HeaderName::from_bytes(name.as_bytes())
             && !belongs_to_connection(&parsed)
+            && !is_routers(parsed.as_str())
         {
             guest.names.keep(name, &parsed);
         }
@@ -144,6 +146,9 @@ fn parse_name(name: &str) -> Result<HeaderName, String> {
     if belongs_to_connection(&parsed) {
         return Err(format!("`{parsed}` belongs to the connection and cannot be changed"));
     }
+    if is_routers(parsed.as_str()) {
+        return Err(format!("`{parsed}` is the router's word on who sends a message and cannot be changed"));
+    }
     Ok(parsed)
 }
 
@@ -188,14 +193,21 @@ fn edit(
     }
 }
 
+/// In normal form, as every path that a server gets: what a guest makes of a client's words must not
+/// leave the server's base either.
 fn set_path(guest: &mut Guest, path: &str) {
-    match path.parse::<http::Uri>() {
-        Ok(uri) if path.starts_with('/') && !path.starts_with("//") => {
-            if guest.may_change("set-path", path.len()) {
-                guest.set_uri(uri);
-            }
+    let normal = match path::normal(path) {
+        Ok(Normal { target, .. }) if path.starts_with('/') && !path.starts_with("//") => target,
+        Ok(_) => {
+            return guest
+                .fail(|| format!("set-path: `{}` is not a path that starts with one `/`", shown(path)));
         }
-        _ => guest.fail(|| format!("set-path: `{}` is not a path that starts with one `/`", shown(path))),
+        Err(error) => return guest.fail(|| format!("set-path: `{}`: {error}", shown(path))),
+    };
+    match normal.parse::<http::Uri>() {
+        Ok(uri) if guest.may_change("set-path", normal.len()) => guest.set_uri(uri),
+        Ok(_) => {}
+        Err(error) => guest.fail(|| format!("set-path: `{}`: {error}", shown(path))),
     }
 }
 

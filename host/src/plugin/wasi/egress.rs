@@ -75,11 +75,16 @@ impl WasiHttpHooks for Egress {
         if authority.is_none() {
             self.log_denied(request.uri());
         }
+        let mark = self.mark.clone();
         Box::new(async move {
             let Some(authority) = authority else { return Err(Error::HttpRequestDenied) };
             let addresses = resolve(&authority, port).await?;
-            if request.uri().scheme() != Some(&Scheme::HTTPS) {
-                pin(&mut request, reachable(addresses).await?);
+            if request.uri().scheme() == Some(&Scheme::HTTPS) {
+                mark.show_pass(request.headers_mut(), &addresses);
+            } else {
+                let address = reachable(addresses).await?;
+                mark.show_pass(request.headers_mut(), &[address]);
+                pin(&mut request, address);
             }
             let (response, io) = default_send_request(request, options).await?;
             Ok((response.map(http_body_util::BodyExt::boxed_unsync), Box::new(io) as Io))

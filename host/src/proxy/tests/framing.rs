@@ -178,7 +178,9 @@ async fn tunnels_begin_with_the_servers_word() {
         })
     })
     .await;
-    let rig = rig(&server).await;
+    let config =
+        format!("[proxy]\nupgrades = [\"echo\"]\n[service.chat]\nservers = [\"{}\"]\n", server.uri());
+    let rig = Rig::start(&config).await;
     let mut client = rig.client().await;
     client.say("GET /chat/ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n").await;
     let reply = client.reply().await;
