@@ -51,12 +51,13 @@ impl TooLong {
     }
 }
 
-/// The most bytes that a guest may pass to the host in one call of it, or give as an answer.
-pub(super) fn passed(settings: &Settings) -> usize {
+/// The most bytes that a guest may pass to the host in one call of it, or give as an answer. A routing
+/// table is given as one.
+pub(super) fn passed(settings: &Settings, is_table: bool) -> usize {
     const MORE: u64 = 2 << 20;
     const MOST: u64 = 128 << 20;
     let largest = settings.state_limit.max(settings.body);
-    largest.saturating_add(MORE).min(MOST) as usize
+    if is_table { MOST as usize } else { largest.saturating_add(MORE).min(MOST) as usize }
 }
 
 /// A text of a guest that is taken if it is not longer than this.
@@ -208,8 +209,9 @@ mod tests {
     #[test]
     fn as_much_may_be_passed_as_a_limit_allows_to_keep() {
         let settings = |state_limit, body| Settings { state_limit, body, ..Settings::default() };
-        assert_eq!(passed(&settings(0, 0)), 2 << 20);
-        assert_eq!(passed(&settings(16 << 20, 1 << 20)), 18 << 20);
-        assert_eq!(passed(&settings(1 << 40, 0)), 128 << 20);
+        assert_eq!(passed(&settings(0, 0), false), 2 << 20);
+        assert_eq!(passed(&settings(16 << 20, 1 << 20), false), 18 << 20);
+        assert_eq!(passed(&settings(1 << 40, 0), false), 128 << 20);
+        assert_eq!(passed(&settings(0, 0), true), 128 << 20);
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Plugin {
     pub(super) capabilities: Capabilities,
     /// How long a call may take.
     pub(super) deadline: Duration,
+    /// How much it may pass to the host at once, in bytes.
+    pub(super) passed: usize,
     /// What it was written in.
     pub(super) language: Language,
     /// What it runs, if it is a script.

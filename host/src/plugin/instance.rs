@@ -20,7 +20,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::{
     CallError, Message,
-    bounds::{self, NAME},
+    bounds::NAME,
     call::{Cause, MissingFunction},
     component::{Language, OURS, Shape},
     direct,
@@ -183,7 +183,7 @@ impl Template {
 
     fn store(&self) -> Store<Guest> {
         let mut store = Store::new(self.code.engine(), Guest::new(Arc::clone(&self.plugin)));
-        store.set_hostcall_fuel(bounds::passed(&self.plugin.settings));
+        store.set_hostcall_fuel(self.plugin.passed);
         store.limiter(|guest| &mut guest.memory);
         store.epoch_deadline_callback(at_tick);
         store
@@ -393,7 +393,7 @@ fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -
         None if let Some(I32Exit(status)) = error.downcast_ref() => exit(*status as u32, said(guest)),
         None if error.is::<MissingFunction>() => Cause::Missing,
         None if passes_too_much(error) => {
-            let most = bounds::passed(&guest.plugin.settings) as u64;
+            let most = guest.plugin.passed as u64;
             Cause::Trap(format!("it passed more than {} to the host at once", Size(most)).into())
         }
         None if error.is::<wasmtime::PoolConcurrencyLimitError>() => Cause::Pool,

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use wasmtime::component::{Component, Linker};
 
 use super::{
-    CallError, Generation, Kind, Settings,
+    CallError, Generation, Kind, Settings, bounds,
     cache::Cache,
     capability::Capabilities,
     component::{Refusal, Shape, componentize},
@@ -242,6 +242,7 @@ impl Loader {
         let plugin = Plugin {
             name: Arc::clone(build.name),
             deadline,
+            passed: bounds::passed(&build.settings, is_table),
             settings: build.settings.clone(),
             capabilities: Capabilities { state, etcd },
             language: shape.language,

@@ -19,6 +19,7 @@ use super::{
     link::VERSION,
     load::{Build, LoadError, Loader, sha256},
 };
+use crate::text::one_line;
 
 /// A plugin file, read and ready to be tried out.
 pub struct Solo {
@@ -133,6 +134,7 @@ impl Solo {
     }
 
     fn refused(&self, error: impl std::fmt::Display) -> SoloError {
-        SoloError::Refused(Arc::clone(&self.name), error.to_string())
+        // It may be told in words out of the file, on somebody's terminal.
+        SoloError::Refused(Arc::clone(&self.name), one_line(&error.to_string()).into_owned())
     }
 }

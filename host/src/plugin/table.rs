@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     CallError, Generation, Kind, Message, Plugins,
+    bounds::{Bounded, NAME, VALUE, Whole},
     instance::{self, Lookup, Params},
     pool::{Call, Pick},
 };
@@ -22,11 +23,13 @@ mod records {
 
     use wasmtime::component::{ComponentType, Lift, Lower};
 
+    use crate::plugin::bounds::{Cut, NAME, REASON, VALUE, Whole};
+
     #[derive(ComponentType, Lift)]
     #[component(record)]
     pub(super) struct Entry {
-        pub(super) kind: String,
-        pub(super) key: String,
+        pub(super) kind: Whole<NAME>,
+        pub(super) key: Whole<VALUE>,
         pub(super) value: String,
     }
 
@@ -56,9 +59,9 @@ mod records {
     #[derive(ComponentType, Lift)]
     #[component(record)]
     pub(super) struct Assignment {
-        pub(super) server: String,
+        pub(super) server: Whole<VALUE>,
         pub(super) expires: Option<u64>,
-        pub(super) router: String,
+        pub(super) router: Whole<VALUE>,
         pub(super) stamp: u64,
     }
 
@@ -86,25 +89,25 @@ mod records {
     #[derive(ComponentType, Lift)]
     #[component(record)]
     pub(super) struct ClientRecord {
-        pub(super) router: Option<String>,
-        pub(super) assignments: Vec<(String, Assignment)>,
+        pub(super) router: Option<Whole<VALUE>>,
+        pub(super) assignments: Vec<(Whole<VALUE>, Assignment)>,
     }
 
     #[derive(ComponentType, Lift)]
     #[component(variant)]
     pub(super) enum Error {
         #[component(name = "unavailable")]
-        Unavailable(String),
+        Unavailable(Cut<REASON>),
         #[component(name = "compacted")]
         Compacted,
         #[component(name = "conflict")]
         Conflict(u64),
         #[component(name = "refused")]
-        Refused(String),
+        Refused(Cut<REASON>),
         #[component(name = "invalid")]
-        Invalid(String),
+        Invalid(Cut<REASON>),
         #[component(name = "other")]
-        Other(String),
+        Other(Cut<REASON>),
     }
 }
 
@@ -196,18 +199,23 @@ impl TablePlugin {
 
 fn lift_error(error: records::Error) -> TableError {
     match error {
-        records::Error::Unavailable(text) => TableError::Unavailable(text),
+        records::Error::Unavailable(text) => TableError::Unavailable(text.0),
         records::Error::Compacted => TableError::Compacted,
         records::Error::Conflict(revision) => TableError::Conflict(revision),
-        records::Error::Refused(text) => TableError::Refused(text),
-        records::Error::Invalid(text) => TableError::Invalid(text),
-        records::Error::Other(text) => TableError::Adapter(text),
+        records::Error::Refused(text) => TableError::Refused(text.0),
+        records::Error::Invalid(text) => TableError::Invalid(text.0),
+        records::Error::Other(text) => TableError::Adapter(text.0),
     }
 }
 
-fn lift_assignment(assignment: records::Assignment) -> adapter::Assignment {
+fn lift_assignment(assignment: records::Assignment) -> Result<adapter::Assignment, TableError> {
     let records::Assignment { server, expires, router, stamp } = assignment;
-    adapter::Assignment { server, expires, router, stamp }
+    Ok(adapter::Assignment { server: whole(server)?, expires, router: whole(router)?, stamp })
+}
+
+/// A text of an adapter, if it is no longer than its kind may be.
+fn whole<const MOST: usize>(text: Whole<MOST>) -> Result<String, TableError> {
+    text.0.map_err(|too_long| TableError::Adapter(format!("the adapter answered with {too_long}")))
 }
 
 macro_rules! pick {
@@ -221,9 +229,10 @@ impl adapter::Adapter for TablePlugin {
         Box::pin(async move {
             let snapshot = self.call("read", pick!(read), (), None).await?;
             let entries = snapshot.entries.into_iter();
-            let entries = entries
-                .map(|records::Entry { kind, key, value }| adapter::Entry { kind, key, value })
-                .collect();
+            let entries = entries.map(|records::Entry { kind, key, value }| {
+                Ok(adapter::Entry { kind: whole(kind)?, key: whole(key)?, value })
+            });
+            let entries = entries.collect::<Result<_, TableError>>()?;
             Ok(adapter::Snapshot { entries, revision: snapshot.revision })
         })
     }
@@ -233,9 +242,12 @@ impl adapter::Adapter for TablePlugin {
             let set = self.call("changes", pick!(changes), (after,), Some(CHANGES)).await?;
             let changes = set.changes.into_iter().map(|change| {
                 let records::Change { kind, key, value, ephemeral } = change;
-                adapter::Change { kind, key, value, ephemeral }
+                let (kind, key) =
+                    (whole(Whole::<NAME>::from_text(kind))?, whole(Whole::<VALUE>::from_text(key))?);
+                Ok(adapter::Change { kind, key, value, ephemeral })
             });
-            Ok(adapter::ChangeSet { changes: changes.collect(), revision: set.revision })
+            let changes = changes.collect::<Result<_, TableError>>()?;
+            Ok(adapter::ChangeSet { changes, revision: set.revision })
         })
     }
 
@@ -261,7 +273,7 @@ impl adapter::Adapter for TablePlugin {
     fn assigned(&self, client: String, service: String) -> Answer<'_, Option<adapter::Assignment>> {
         Box::pin(async move {
             let assignment = self.call("assigned", pick!(assigned), (client, service), None).await?;
-            Ok(assignment.map(lift_assignment))
+            assignment.map(lift_assignment).transpose()
         })
     }
 
@@ -279,7 +291,7 @@ impl adapter::Adapter for TablePlugin {
                 adapter::Condition::Always => records::Condition::Always,
             };
             let stored = self.call("assign", pick!(assign), (proposal, condition), None).await?;
-            Ok(stored.map(lift_assignment))
+            stored.map(lift_assignment).transpose()
         })
     }
 
@@ -292,8 +304,9 @@ impl adapter::Adapter for TablePlugin {
             let record = self.call("client", pick!(client), (client,), None).await?;
             let assignments = record.assignments.into_iter();
             let assignments =
-                assignments.map(|(service, assignment)| (service, lift_assignment(assignment))).collect();
-            Ok(adapter::ClientRecord { router: record.router, assignments })
+                assignments.map(|(service, assignment)| Ok((whole(service)?, lift_assignment(assignment)?)));
+            let assignments = assignments.collect::<Result<_, TableError>>()?;
+            Ok(adapter::ClientRecord { router: record.router.map(whole).transpose()?, assignments })
         })
     }
 

@@ -5,7 +5,7 @@
 //! has been gone for a while; longer, when it looks as if the directory were gone and not the file.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
     sync::Arc,
@@ -27,11 +27,18 @@ const SOON: Duration = Duration::from_millis(500);
 #[derive(Default)]
 pub(in crate::plugin) struct Presence {
     missing: BTreeMap<Arc<str>, Instant>,
+    /// What was taken away on purpose since the last look.
+    removed: BTreeSet<String>,
     /// What is wrong with the directory itself.
     trouble: Option<String>,
 }
 
 impl Presence {
+    /// A file was taken away on purpose: what is not found any more is gone at once.
+    pub(super) fn removed(&mut self, name: &str) {
+        self.removed.insert(name.to_owned());
+    }
+
     /// The files that count, when these did before and this was found.
     pub(super) fn settle(
         &mut self,
@@ -55,12 +62,13 @@ impl Presence {
                 continue;
             }
             let since = *self.missing.entry(Arc::clone(name)).or_insert(now);
-            if now.saturating_duration_since(since) < grace {
+            if now.saturating_duration_since(since) < grace && !self.removed.contains(&**name) {
                 files.insert(Arc::clone(name), file.clone());
             } else {
                 self.missing.remove(name);
             }
         }
+        self.removed.clear();
         files
     }
 
@@ -127,6 +135,13 @@ mod tests {
         assert_eq!(look.presence.next_look(FILE), FILE);
         assert_eq!(look.finds(FILE, Ok(files(&["b"]))), ["a", "b"]);
         assert_eq!(look.finds(FILE, Ok(files(&["b"]))), ["b"]);
+    }
+
+    #[test]
+    fn what_is_taken_away_on_purpose_is_gone() {
+        let mut look = Look::at(&["a", "b"]);
+        look.presence.removed("a");
+        assert_eq!(look.finds(MOMENT, Ok(Files::new())), ["b"]);
     }
 
     #[test]

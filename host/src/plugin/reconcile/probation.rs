@@ -10,12 +10,14 @@ impl Reconciler {
     fn end_trials(&mut self) {
         let trials = self.known.iter().filter_map(|(name, known)| {
             let active = known.active.as_ref()?;
-            let trial = active.trial.as_ref().filter(|trial| trial.next.is_unfit())?;
+            let ends = |next: &Generation| next.is_unfit() || next.is_slow();
+            let trial = active.trial.as_ref().filter(|trial| ends(&trial.next))?;
             Some((Arc::clone(name), trial.content.clone(), active.settings().clone()))
         });
         let unfit: Vec<_> = trials.collect();
         for (name, content, settings) in unfit {
-            let reason = "its first calls trapped or exceeded a limit".to_owned();
+            let reason =
+                "its calls trapped or exceeded a limit, in its first moments or again and again".to_owned();
             self.refuse_next(&name, &content, &settings, reason, true);
         }
     }

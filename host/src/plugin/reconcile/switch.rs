@@ -63,7 +63,9 @@ impl Reconciler {
             (Switch::RollBack, Some(trial)) => self.reject(name, &trial.content.sha256).map_err(failed),
             (Switch::RollBack, None) => match self.kept(name) {
                 Some(kept) => {
-                    self.reject(name, &active.sha256).and_then(|()| self.restore(name, &kept)).map_err(failed)
+                    let switched = self.reject(name, &active.sha256).and_then(|()| self.restore(name, &kept));
+                    self.presence.removed(name);
+                    switched.map_err(failed)
                 }
                 // The file stays, and is not loaded again until it changes.
                 None => self.take_back(name).ok_or_else(|| SwitchError::NothingBefore(name.to_owned())),
