@@ -417,8 +417,12 @@ fn exit(status: u32, said: Option<Box<str>>) -> Cause {
 
 /// What the guest said just before it failed.
 fn said(guest: &Guest) -> Option<Box<str>> {
-    let reason = guest.output.reason();
-    reason.or_else(|| guest.last_error.clone()).or_else(|| guest.output.said())
+    let (reason, logged) = (guest.output.reason(), guest.last_error.clone());
+    match (reason, logged) {
+        // The same, and where.
+        (Some(reason), Some(logged)) if logged.starts_with(&*reason) => Some(logged),
+        (reason, logged) => reason.or(logged).or_else(|| guest.output.said()),
+    }
 }
 
 /// The functions of the guest in which it happened, innermost first.
@@ -450,7 +454,8 @@ fn describe(trap: &Trap, function: &str, language: Language, error: &wasmtime::E
 
 /// What QuickJS's runtime says when the types of `wit/` do not fit, in the words of an author.
 fn said_hint(said: &str, function: &str, language: Language) -> String {
-    if language != Language::JavaScript || !said.contains("FromJs") {
+    let is_of_types = said.starts_with("invalid ") || said.contains("FromJs");
+    if language != Language::JavaScript || !is_of_types {
         return String::new();
     }
     let missing = said.split_once("interface '").and_then(|(_, rest)| rest.split(['@', '\'']).next());

@@ -43,8 +43,10 @@ enum Next {
     Anything,
     /// Rust's, in which the runtimes of JavaScript and Python are written too: below where it was.
     Reason,
-    /// Python's: in the last line.
+    /// Python's: in the line after those that are indented.
     Trace,
+    /// It has been said, unless another trace follows.
+    Traced,
     /// It has been said.
     Nothing,
 }
@@ -84,7 +86,7 @@ impl Output {
         self.first_error.get_or_insert_with(|| line.into());
         let is_trace = line.starts_with("Traceback (most recent call last)");
         match self.next {
-            Next::Anything if is_trace => self.next = Next::Trace,
+            Next::Anything | Next::Traced if is_trace => self.next = Next::Trace,
             Next::Anything if line.starts_with("thread '") && line.contains("panicked at") => {
                 self.next = Next::Reason;
             }
@@ -92,8 +94,10 @@ impl Output {
                 (self.reason, self.next) = (Some(line.into()), Next::Nothing);
             }
             Next::Reason => (self.reason, self.next) = (Some(line.into()), Next::Nothing),
-            Next::Trace => self.reason = Some(line.into()),
-            Next::Anything | Next::Nothing => {}
+            Next::Trace if !line.starts_with(' ') => {
+                (self.reason, self.next) = (Some(line.into()), Next::Traced);
+            }
+            Next::Trace | Next::Traced | Next::Anything | Next::Nothing => {}
         }
     }
 }
@@ -240,8 +244,18 @@ mod tests {
     fn runtimes_say_why_they_end() {
         for (lines, reason) in [
             (
-                &["mine", "Traceback (most recent call last):", "  File \"a.py\", line 3", "ValueError: no"]
-                    [..],
+                &[
+                    "mine",
+                    "Traceback (most recent call last):",
+                    "  File \"a.py\", line 3",
+                    "KeyError: 'a'",
+                    "During handling of the above exception, another exception occurred:",
+                    "Traceback (most recent call last):",
+                    "  File \"a.py\", line 5",
+                    "ValueError: no",
+                    "thread '<unnamed>' (1) panicked at runtime/src/lib.rs:1293:29:",
+                    "Python function threw an unexpected exception",
+                ][..],
                 "ValueError: no",
             ),
             (&["mine", "panic: first", "goroutine 1"], "panic: first"),
