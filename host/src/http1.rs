@@ -1,8 +1,9 @@
 //! HTTP/1.1 as bytes, by the rules of RFC 9112, for both sides of this router: the heads of requests
 //! and of responses are parsed, bodies are taken out of a stream of bytes, and messages are written.
 //!
-//! Where a library would be lenient this is not: what two programs could understand in two ways is
-//! refused, with the reason, because that is how messages are smuggled (section 11.2). This module
+//! Where libraries are lenient this is not: every line ends with CRLF, every chunk begins with a size,
+//! and what two programs could understand in two ways is refused, with the reason, because that is how
+//! messages are smuggled (section 11.2). This module
 //! reads and writes whatever does that, knows no deadlines or pools, and nobody else's types;
 //! [`crate::listener`] and [`crate::upstream`] have them.
 
@@ -11,7 +12,10 @@ pub mod outbox;
 pub mod request;
 pub mod response;
 
+mod chunk;
 mod lines;
+mod scan;
+mod target;
 
 use std::{
     io,

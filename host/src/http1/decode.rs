@@ -3,12 +3,13 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
-use httparse::Status;
 
-use super::Malformed;
+use super::{
+    Malformed, chunk,
+    lines::has_ended,
+    scan::{self, Headers},
+};
 
-/// A line that begins a chunk, its extensions included.
-const LONGEST_LINE: usize = 4 << 10;
 /// The trailers of one message.
 const LONGEST_TRAILERS: usize = 16 << 10;
 const MOST_TRAILERS: usize = 64;
@@ -94,11 +95,42 @@ impl Decoder {
                 }
                 Self::Chunked(next) => match next.step(read)? {
                     Step::More => return Ok(None),
-                    Step::On(after) => *self = Self::Chunked(after),
-                    Step::Over(trailers) => {
+                    Step::On(length, after) => {
+                        read.advance(length);
+                        *self = Self::Chunked(after);
+                    }
+                    Step::Over(length, trailers) => {
+                        read.advance(length);
                         *self = Self::Done;
                         return Ok(trailers.map(Frame::trailers));
                     }
+                },
+            }
+        }
+    }
+
+    /// Whether what was read can be the beginning of the body, without taking any of it.
+    ///
+    /// # Errors
+    /// What is between its chunks, as far as it was read, is malformed.
+    pub fn check(&self, mut read: &[u8]) -> Result<(), Malformed> {
+        let Self::Chunked(Chunked::Size) = self else { return Ok(()) };
+        let mut next = Chunked::Size;
+        loop {
+            next = match next {
+                Chunked::Data(left) => match usize::try_from(left).ok().and_then(|left| read.get(left..)) {
+                    Some(rest) => {
+                        read = rest;
+                        Chunked::End
+                    }
+                    None => return Ok(()),
+                },
+                around => match around.step(read)? {
+                    Step::On(length, after) => {
+                        read = &read[length..];
+                        after
+                    }
+                    Step::More | Step::Over(..) => return Ok(()),
                 },
             }
         }
@@ -114,68 +146,65 @@ impl Decoder {
     }
 }
 
-/// What came of looking at what stands around chunks.
+/// What came of looking at what stands around chunks, and how long that is.
 enum Step {
     /// More must be read.
     More,
-    On(Chunked),
-    Over(Option<HeaderMap>),
+    On(usize, Chunked),
+    Over(usize, Option<HeaderMap>),
 }
 
 impl Chunked {
-    fn step(&self, read: &mut BytesMut) -> Result<Step, Malformed> {
+    fn step(&self, read: &[u8]) -> Result<Step, Malformed> {
         match self {
-            Self::Size => size(read),
-            Self::End => match read.len() {
-                0 | 1 => Ok(Step::More),
-                _ if read.starts_with(b"\r\n") => {
-                    read.advance(2);
-                    Ok(Step::On(Self::Size))
-                }
-                _ => Err(Malformed("a chunk that is longer than it says")),
+            Self::Size => Ok(match chunk::line(read)? {
+                Some((length, 0)) => Step::On(length, Self::Trailers),
+                Some((length, size)) => Step::On(length, Self::Data(size)),
+                None => Step::More,
+            }),
+            Self::End => match read {
+                [b'\r', b'\n', ..] => Ok(Step::On(2, Self::Size)),
+                [] | [b'\r'] => Ok(Step::More),
+                _ => Err(Malformed("a chunk that does not end where it says")),
             },
             Self::Trailers => trailers(read),
-            Self::Data(left) => Ok(Step::On(Self::Data(*left))),
+            Self::Data(left) => Ok(Step::On(0, Self::Data(*left))),
         }
     }
 }
 
-fn size(read: &mut BytesMut) -> Result<Step, Malformed> {
-    match httparse::parse_chunk_size(read) {
-        Ok(Status::Complete((line, size))) if line <= LONGEST_LINE => {
-            read.advance(line);
-            Ok(Step::On(if size == 0 { Chunked::Trailers } else { Chunked::Data(size) }))
-        }
-        Ok(Status::Partial) if read.len() < LONGEST_LINE => Ok(Step::More),
-        Ok(_) => Err(Malformed("the line of a chunk is too long")),
-        Err(_) => Err(Malformed("the size of a chunk")),
+fn trailers(read: &[u8]) -> Result<Step, Malformed> {
+    match read {
+        // By far the most common: none.
+        [b'\r', b'\n', ..] => return Ok(Step::Over(2, None)),
+        [b'\r', _, ..] | [b'\n', ..] => return Err(Malformed("the end of the last chunk")),
+        _ => {}
     }
-}
-
-fn trailers(read: &mut BytesMut) -> Result<Step, Malformed> {
-    // By far the most common: none.
-    if read.starts_with(b"\r\n") {
-        read.advance(2);
-        return Ok(Step::Over(None));
+    // Looked at once all of them are there, so that what drips in costs no more than its length.
+    if !has_ended(read, 0) {
+        return match read.len() < LONGEST_TRAILERS {
+            true => Ok(Step::More),
+            false => Err(Malformed("the trailers are too long")),
+        };
     }
-    let mut parsed = [httparse::EMPTY_HEADER; MOST_TRAILERS];
-    match httparse::parse_headers(read, &mut parsed) {
-        Ok(Status::Complete((length, lines))) if length <= LONGEST_TRAILERS => {
-            let mut trailers = HeaderMap::with_capacity(lines.len());
-            for line in lines {
-                let name = HeaderName::from_bytes(line.name.as_bytes());
-                let value = HeaderValue::from_bytes(line.value);
+    let mut spans = Vec::new();
+    match scan::headers(read, 0, MOST_TRAILERS, &mut spans) {
+        Ok(Some(length)) if length <= LONGEST_TRAILERS => {
+            let mut trailers = HeaderMap::with_capacity(spans.len());
+            let part = |(from, to): (u32, u32)| &read[from as usize..to as usize];
+            for span in spans {
+                let name = HeaderName::from_bytes(part(span.name));
+                let value = HeaderValue::from_bytes(part(span.value));
                 let (Ok(name), Ok(value)) = (name, value) else {
                     return Err(Malformed("a trailer"));
                 };
                 trailers.append(name, value);
             }
-            read.advance(length);
-            Ok(Step::Over(Some(trailers)))
+            Ok(Step::Over(length, Some(trailers)))
         }
-        Ok(Status::Partial) if read.len() < LONGEST_TRAILERS => Ok(Step::More),
-        Ok(_) => Err(Malformed("the trailers are too long")),
-        Err(_) => Err(Malformed("a trailer")),
+        Ok(None) => Ok(Step::More),
+        Ok(Some(_)) | Err(Headers::TooMany) => Err(Malformed("the trailers are too long")),
+        Err(Headers::Malformed(malformed)) => Err(malformed),
     }
 }
 
@@ -238,12 +267,27 @@ mod tests {
             "3\r\nab",
             "0\r\n",
             "0\r\na b: c\r\n\r\n",
-            &format!("1;{}", "x".repeat(LONGEST_LINE)),
+            "\r\n",
+            "3\r\nabc\r\n\r\n",
+            "3\r\nabc\n0\r\n\r\n",
+            "3\r\nabc\r\n0\n\r\n",
+            "0\r\n\n",
+            "0\r\na: b\n\r\n",
+            "0\r\na: b\r\n\n",
+            "0\r\na: b\r\n c\r\n\r\n",
+            "0\r\na: b\rc\r\n\r\n",
+            "1;a=\"\n\"\r\na\r\n0\r\n\r\n",
+            &format!("1;{}", "x".repeat(5000)),
             &format!("0\r\na: {}", "x".repeat(LONGEST_TRAILERS)),
         ] {
             for step in [1, 7, body.len()] {
                 assert!(decode(Decoder::chunked(), body, step).is_err(), "{body}");
             }
+        }
+        assert!(Decoder::chunked().check(b"3\r\nabc\r\n0\r\n\n").is_err());
+        assert!(Decoder::chunked().check(b"3\r\nabc\r\n2\n").is_err());
+        for good in ["", "3", "3\r\n", "3\r\nab", "3\r\nabc", "3\r\nabc\r\n", "3\r\nabc\r\n0\r\n\r\nx"] {
+            assert_eq!(Decoder::chunked().check(good.as_bytes()), Ok(()), "{good:?}");
         }
         assert!(decode(Decoder::length(5), "abcd", 4).is_err());
     }

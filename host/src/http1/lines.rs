@@ -3,36 +3,14 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::Malformed;
+use super::{Malformed, scan::Span};
 use crate::fields::elements;
-
-/// Headers of one head that are parsed without asking for memory.
-pub(super) const USUAL: usize = 128;
-
-/// Where a header stands in the bytes of a head.
-#[derive(Clone, Copy)]
-struct Span {
-    name: (usize, usize),
-    value: (usize, usize),
-}
 
 /// The headers of a head, as places in its bytes. Keeps its space from one head to the next.
 #[derive(Default)]
-pub(super) struct Lines(Vec<Span>);
+pub(super) struct Lines(pub(super) Vec<Span>);
 
 impl Lines {
-    /// Of these headers, which point into `read`.
-    pub(super) fn set(&mut self, read: &[u8], headers: &[httparse::Header<'_>]) {
-        let start = read.as_ptr() as usize;
-        let span = |part: &[u8]| {
-            let from = part.as_ptr() as usize - start;
-            (from, from + part.len())
-        };
-        let spans = headers.iter().map(|header| (span(header.name.as_bytes()), span(header.value)));
-        self.0.clear();
-        self.0.extend(spans.map(|(name, value)| Span { name, value }));
-    }
-
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -40,11 +18,12 @@ impl Lines {
     /// Puts them into a map.
     pub(super) fn fill(&self, headers: &mut HeaderMap, bytes: &Bytes) -> Result<Seen, Malformed> {
         let mut seen = Seen::default();
+        let place = |(from, to): (u32, u32)| from as usize..to as usize;
         for Span { name, value } in &self.0 {
-            let name = HeaderName::from_bytes(&bytes[name.0..name.1]);
+            let name = HeaderName::from_bytes(&bytes[place(*name)]);
             let name = name.map_err(|_| Malformed("a header's name"))?;
-            let value = HeaderValue::from_maybe_shared(bytes.slice(value.0..value.1));
-            let value = value.map_err(|_| Malformed("a header's value"))?;
+            let value = HeaderValue::from_maybe_shared(bytes.slice(place(*value)));
+            let value = value.map_err(|_| Malformed("a control character in a header's value"))?;
             seen.note(&name);
             headers.append(name, value);
         }
@@ -117,19 +96,6 @@ pub(super) fn coding(headers: &HeaderMap) -> Coding {
         true => Coding::More,
         false => Coding::Other,
     }
-}
-
-/// What is wrong with a head, of what the parser tells apart.
-pub(super) fn described(error: httparse::Error) -> Malformed {
-    Malformed(match error {
-        httparse::Error::HeaderName => "a header's name",
-        httparse::Error::HeaderValue => "a header's value",
-        httparse::Error::NewLine => "a line's end",
-        httparse::Error::Status => "a status that is none",
-        httparse::Error::TooManyHeaders => "too many headers",
-        httparse::Error::Version => "a version that is not HTTP/1",
-        _ => "not HTTP",
-    })
 }
 
 /// Whether it may be worth to parse a head again, of which so many bytes were there the last time:

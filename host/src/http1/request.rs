@@ -1,19 +1,20 @@
 //! The head of a request: parsed, and with it how its body ends and what the client would like.
 
-use std::mem::MaybeUninit;
-
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderMap, Method, Uri, header};
-use httparse::{Header, Status};
 
 use super::{
     Malformed,
     decode::Decoder,
-    lines::{Coding, Lines, Seen, USUAL, coding, described, has_ended, keeps_alive, number},
+    lines::{Coding, Lines, Seen, coding, has_ended, keeps_alive, number},
+    scan::{self, Headers},
+    target,
 };
 
 /// Headers of one head, however long it may be.
 const MOST_HEADERS: usize = 4096;
+/// Empty lines before a request, which some clients send after a body (RFC 9112, section 2.2).
+const MOST_EMPTY: usize = 4;
 
 /// What is understood of a request before its body.
 pub struct RequestHead {
@@ -43,6 +44,9 @@ pub enum Refused {
     /// It is not understood, or could be understood in two ways.
     #[error("malformed request: {0}")]
     Malformed(#[from] Malformed),
+    /// Its target has a byte that no target may have.
+    #[error("malformed request: its target has the byte 0x{0:02x}, which has to be written %{0:02X}")]
+    Byte(u8),
     /// The head is too long, or has too many headers.
     #[error("the head of the request is too large, or has too many headers")]
     TooLarge,
@@ -62,12 +66,14 @@ pub struct Parser {
     before: usize,
 }
 
-/// What the first line says, and how long the head is.
+/// What the first line says, and where it ends.
 struct First {
-    length: usize,
     method: Method,
     target: (usize, usize),
+    /// Something of the target has to be encoded.
+    raw: bool,
     http11: bool,
+    end: usize,
 }
 
 impl Parser {
@@ -88,7 +94,7 @@ impl Parser {
     ) -> Result<Option<RequestHead>, Refused> {
         let worth_it = !read.is_empty() && (self.before == 0 || has_ended(read, self.before));
         let found = if worth_it { self.look(read)? } else { None };
-        let Some(First { length, method, target, http11 }) = found else {
+        let Some((First { method, target, raw, http11, .. }, length)) = found else {
             self.before = read.len();
             return if read.len() >= self.max_head { Err(Refused::TooLarge) } else { Ok(None) };
         };
@@ -97,7 +103,7 @@ impl Parser {
             return Err(Refused::TooLarge);
         }
         let bytes = read.split_to(length).freeze();
-        let uri = uri(bytes.slice(target.0..target.1))?;
+        let uri = target::uri(&method, bytes.slice(target.0..target.1), raw)?;
         let mut headers = std::mem::take(spare);
         headers.reserve(self.lines.len());
         let seen = self.lines.fill(&mut headers, &bytes)?;
@@ -118,47 +124,61 @@ impl Parser {
         }))
     }
 
-    /// Remembers the places of the headers.
-    fn look(&mut self, read: &BytesMut) -> Result<Option<First>, Refused> {
-        let mut usual = [const { MaybeUninit::uninit() }; USUAL];
-        match self.look_with(read, &mut usual) {
-            Err(httparse::Error::TooManyHeaders) => {
-                let mut many = vec![MaybeUninit::uninit(); MOST_HEADERS];
-                self.look_with(read, &mut many)
-            }
-            looked => looked,
+    /// The first line and how long the head is; remembers the places of the headers.
+    fn look(&mut self, read: &[u8]) -> Result<Option<(First, usize)>, Refused> {
+        let Some(first) = first(read)? else { return Ok(None) };
+        self.lines.0.clear();
+        match scan::headers(read, first.end, MOST_HEADERS, &mut self.lines.0) {
+            Ok(length) => Ok(length.map(|length| (first, length))),
+            Err(Headers::Malformed(malformed)) => Err(malformed.into()),
+            Err(Headers::TooMany) => Err(Refused::TooLarge),
         }
-        .map_err(|error| match error {
-            httparse::Error::TooManyHeaders => Refused::TooLarge,
-            error => Refused::Malformed(described(error)),
-        })
-    }
-
-    fn look_with<'b>(
-        &mut self,
-        read: &'b BytesMut,
-        headers: &mut [MaybeUninit<Header<'b>>],
-    ) -> Result<Option<First>, httparse::Error> {
-        let mut request = httparse::Request::new(&mut []);
-        let Status::Complete(length) = request.parse_with_uninit_headers(read, headers)? else {
-            return Ok(None);
-        };
-        self.lines.set(read, request.headers);
-        let target = request.path.unwrap_or_default();
-        let from = target.as_ptr() as usize - read.as_ptr() as usize;
-        let method = request.method.unwrap_or_default().as_bytes();
-        let method = Method::from_bytes(method).map_err(|_| httparse::Error::Token)?;
-        let http11 = request.version == Some(1);
-        Ok(Some(First { length, method, target: (from, from + target.len()), http11 }))
     }
 }
 
-fn uri(target: Bytes) -> Result<Uri, Refused> {
-    let too_long = target.len() >= usize::from(u16::MAX) - 1;
-    Uri::from_maybe_shared(target).map_err(|_| match too_long {
-        true => Refused::TargetTooLong,
-        false => Refused::Malformed(Malformed("its target is none")),
-    })
+/// `METHOD SP target SP version CRLF`, with single spaces; none if it is cut off.
+fn first(read: &[u8]) -> Result<Option<First>, Refused> {
+    let mut at = 0;
+    while read[at..].starts_with(b"\r\n") {
+        at += 2;
+        if at > 2 * MOST_EMPTY {
+            return Err(Malformed("empty lines before it").into());
+        }
+    }
+    let method = at..at + scan::token(&read[at..]);
+    match read.get(method.end) {
+        Some(b' ') if !method.is_empty() => {}
+        None => return Ok(None),
+        Some(b'\r') if read.len() == at + 1 => return Ok(None),
+        Some(b'\n') if method.is_empty() => return Err(Malformed("a line that ends with LF alone").into()),
+        Some(_) => return Err(Malformed("its method").into()),
+    }
+    let (length, raw) = target::scan(&read[method.end + 1..]);
+    let target = (method.end + 1, method.end + 1 + length);
+    match read.get(target.1) {
+        Some(b' ') if length > 0 => {}
+        None => return Ok(None),
+        Some(b' ') => return Err(Malformed("no target between two spaces").into()),
+        Some(b'\r' | b'\n') => return Err(Malformed("no version").into()),
+        Some(byte) => return Err(Refused::Byte(*byte)),
+    }
+    let rest = &read[target.1 + 1..];
+    let Some(version) = rest.first_chunk() else {
+        return match b"HTTP/1.".starts_with(rest) {
+            true => Ok(None),
+            false => Err(Malformed("a version that is not HTTP/1").into()),
+        };
+    };
+    let http11 = scan::version(version)?;
+    let end = target.1 + 1 + version.len();
+    match &read[end..] {
+        [b'\r', b'\n', ..] => {}
+        [] | [b'\r'] => return Ok(None),
+        [b'\n', ..] => return Err(Malformed("a line that ends with LF alone").into()),
+        _ => return Err(Malformed("something between its version and the end of the line").into()),
+    }
+    let method = Method::from_bytes(&read[method]).map_err(|_| Malformed("its method"))?;
+    Ok(Some(First { method, target, raw, http11, end: end + 2 }))
 }
 
 /// How the body ends (RFC 9112, section 6.3), without the leniency that it allows.
@@ -238,10 +258,44 @@ mod tests {
         {
             assert_eq!(framing(headers), Refused::Coding.to_string(), "{headers}");
         }
-        for first in ["GET / HTTP/2.0", "GET /", "G\"T / HTTP/1.1", "GET  / HTTP/1.1", "GET /\u{1} HTTP/1.1"]
-        {
+        for first in [
+            "GET / HTTP/2.0",
+            "GET / HTTP/0.9",
+            "GET /",
+            "GET / ",
+            "GET / x",
+            "G\"T / HTTP/1.1",
+            "GET  / HTTP/1.1",
+            "GET /  HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            "GET / HTTP/1.10",
+            " GET / HTTP/1.1",
+            "GET\t/ HTTP/1.1",
+            "GET a HTTP/1.1",
+            "GET * HTTP/1.1",
+            "\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1",
+        ] {
             let refused = parse(&format!("{first}\r\nhost: a\r\n\r\n")).err();
             assert!(matches!(refused, Some(Refused::Malformed(_))), "{first}: {refused:?}");
+        }
+        for byte in ['\u{1}', '\t', '#', '\u{7f}'] {
+            let refused = parse(&format!("GET /{byte}a HTTP/1.1\r\nhost: a\r\n\r\n")).err();
+            assert_eq!(refused, Some(Refused::Byte(byte as u8)));
+        }
+        for text in [
+            "GET / HTTP/1.1\nhost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a\r\n\n",
+            "GET / HTTP/1.1\nhost: a\n\n",
+            "GET / HTTP/1.1\rhost: a\r\r",
+            "GET / HTTP/1.1\r\nhost: a\r\r\n\r\n",
+            "GET / HTTP/1.1\r\n\rhost: a\r\n\r\n",
+            "GET /\n HTTP/1.1\r\nhost: a\r\n\r\n",
+            "\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
+            "\rGET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        ] {
+            let refused = parse(text).err();
+            assert!(matches!(refused, Some(Refused::Malformed(_))), "{text:?}: {refused:?}");
         }
         let chunked10 = parse("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n").err();
         assert!(matches!(chunked10, Some(Refused::Malformed(_))));
@@ -257,6 +311,9 @@ mod tests {
         assert!(!old.expects_continue && !old.keep_alive);
         let old = parse("GET / HTTP/1.0\r\nconnection: Keep-Alive\r\n\r\n").unwrap().unwrap();
         assert!(old.keep_alive);
+        let newer = parse("\r\n\r\nGET http://one?x={ HTTP/1.7\r\n\r\n").unwrap().unwrap();
+        assert!(newer.http11 && newer.keep_alive);
+        assert_eq!(newer.uri.to_string(), "http://one/?x=%7B");
     }
 
     #[test]
@@ -270,7 +327,7 @@ mod tests {
             let text = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(lines));
             parser.parse(&mut BytesMut::from(&*text), &mut HeaderMap::new())
         };
-        assert_eq!(many(USUAL + 1).unwrap().unwrap().headers.len(), USUAL + 1);
+        assert_eq!(many(200).unwrap().unwrap().headers.len(), 200);
         assert_eq!(many(MOST_HEADERS + 1).err(), Some(Refused::TooLarge));
         let target = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 16));
         let refused = parser.parse(&mut BytesMut::from(&*target), &mut HeaderMap::new());

@@ -1,20 +1,21 @@
 //! The head of a response: parsed, and with it how its body ends.
 
-use std::mem::MaybeUninit;
-
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
-use httparse::Status;
 
 use super::{
     Malformed,
     decode::Decoder,
-    lines::{Coding, Lines, Seen, USUAL, coding, described, has_ended, keeps_alive, number},
+    lines::{Coding, Lines, Seen, coding, has_ended, keeps_alive, number},
+    scan::{self, Headers},
 };
 use crate::fields::elements;
 
 /// Interim responses (1xx) before the response proper.
 const MOST_INTERIM: usize = 16;
+
+/// Headers of one head.
+const MOST_HEADERS: usize = 1024;
 
 /// What the map of a head's headers has room for, at least. It serves the head of the next request
 /// afterwards, to which some are added.
@@ -91,19 +92,14 @@ impl Parser {
     }
 
     /// Length, status and whether it is HTTP/1.1; remembers the places of the headers.
-    fn look(&mut self, read: &BytesMut) -> Result<Option<(usize, StatusCode, bool)>, Malformed> {
-        let mut headers = [const { MaybeUninit::uninit() }; USUAL];
-        let mut response = httparse::Response::new(&mut []);
-        let config = httparse::ParserConfig::default();
-        let length = match config.parse_response_with_uninit_headers(&mut response, read, &mut headers) {
-            Ok(Status::Complete(length)) => length,
-            Ok(Status::Partial) => return Ok(None),
-            Err(error) => return Err(described(error)),
-        };
-        let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
-        let status = status.ok_or(Malformed("a status that is none"))?;
-        self.lines.set(read, response.headers);
-        Ok(Some((length, status, response.version == Some(1))))
+    fn look(&mut self, read: &[u8]) -> Result<Option<(usize, StatusCode, bool)>, Malformed> {
+        let Some((status, http11, end)) = first(read)? else { return Ok(None) };
+        self.lines.0.clear();
+        match scan::headers(read, end, MOST_HEADERS, &mut self.lines.0) {
+            Ok(length) => Ok(length.map(|length| (length, status, http11))),
+            Err(Headers::Malformed(malformed)) => Err(malformed),
+            Err(Headers::TooMany) => Err(Malformed("too many headers")),
+        }
     }
 
     fn headers(&self, bytes: &Bytes) -> Result<(HeaderMap, Seen), Malformed> {
@@ -111,6 +107,31 @@ impl Parser {
         let seen = self.lines.fill(&mut headers, bytes)?;
         Ok((headers, seen))
     }
+}
+
+/// `version SP status SP reason CRLF`: the status, whether it is HTTP/1.1, and where the line ends; none
+/// if it is cut off. Many servers leave out the space where there is no reason; nobody can read that in
+/// two ways, so it is allowed.
+fn first(read: &[u8]) -> Result<Option<(StatusCode, bool, usize)>, Malformed> {
+    const LENGTH: usize = "HTTP/1.1 200".len();
+    let Some((line, rest)) = read.split_first_chunk::<LENGTH>() else {
+        return match b"HTTP/1.".starts_with(&read[..read.len().min(7)]) {
+            true => Ok(None),
+            false => Err(Malformed("a version that is not HTTP/1")),
+        };
+    };
+    let [version @ .., b' ', hundreds, tens, ones] = line else {
+        return Err(Malformed("no space between version and status"));
+    };
+    let http11 = scan::version(version)?;
+    let status = StatusCode::from_bytes(&[*hundreds, *tens, *ones]);
+    let status = status.map_err(|_| Malformed("a status that is none"))?;
+    let Some(reason) = scan::line_end(rest)? else { return Ok(None) };
+    let wrong = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    if !matches!(rest[0], b' ' | b'\r') || rest[..reason].iter().any(wrong) {
+        return Err(Malformed("what follows the status"));
+    }
+    Ok(Some((status, http11, LENGTH + reason + 2)))
 }
 
 /// How the body of a response ends (RFC 9112, section 6.3).
@@ -124,7 +145,7 @@ struct Framing<'a> {
 
 impl Framing<'_> {
     fn decide(&self) -> Result<(Decoder, bool), Malformed> {
-        let keep_alive = keeps_alive(self.headers, self.seen, self.http11);
+        let mut keep_alive = keeps_alive(self.headers, self.seen, self.http11);
         let encoded = self.seen.encoding;
         let length = self.length()?;
         if encoded && !self.http11 {
@@ -133,10 +154,19 @@ impl Framing<'_> {
         if encoded && length.is_some() {
             return Err(Malformed("both content-length and transfer-encoding"));
         }
+        let interim = self.status.is_informational();
         let bodiless = *self.to == Method::HEAD
-            || self.status.is_informational()
+            || interim
             || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if bodiless {
+            // What says that it has a body and can have none may be followed by one. The length of what a
+            // GET would have got is meant where the status is 304 (RFC 9110, section 8.6).
+            let announced = encoded || length.is_some_and(|length| length > 0);
+            let allowed = *self.to == Method::HEAD || self.status == StatusCode::NOT_MODIFIED && !encoded;
+            if announced && interim && self.status != StatusCode::SWITCHING_PROTOCOLS {
+                return Err(Malformed("an interim response with a body"));
+            }
+            keep_alive &= allowed || !announced;
             return Ok((Decoder::Done, keep_alive));
         }
         if encoded {
@@ -200,6 +230,14 @@ mod tests {
             ("HTTP/1.1 204 No Content", "Done true"),
             ("HTTP/1.1 304 Not Modified\r\ncontent-length: 5", "Done true"),
             ("HTTP/1.1 200 OK\r\ncontent-length: 0", "Done true"),
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 0", "Done true"),
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 5", "Done false"),
+            ("HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked", "Done false"),
+            ("HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked", "Done false"),
+            ("HTTP/1.7 200 OK\r\ncontent-length: 5", "Length(5) true"),
+            ("HTTP/1.1 999 \r\ncontent-length: 5", "Length(5) true"),
+            ("HTTP/1.1 200\r\ncontent-length: 5", "Length(5) true"),
+            ("HTTP/1.1 200 d\u{e9}j\u{e0}\tvu\r\ncontent-length: 5", "Length(5) true"),
         ];
         for (head, expect) in cases {
             assert_eq!(framing(head), expect, "{head}");
@@ -227,6 +265,17 @@ mod tests {
             "HTTP/2.0 200 OK",
             "ICY 200 OK",
             "HTTP/1.1 20 OK",
+            "HTTP/1.1 099 OK",
+            "HTTP/1.1 000 OK",
+            "HTTP/1.1 2000 OK",
+            "HTTP/1.1 200\tOK",
+            "HTTP/1.1  200 OK",
+            "HTTP/1.1 200 O\0K",
+            "HTTP/1.1 200 OK\ncontent-length: 5",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\nx: y",
+            "HTTP/1.1 200 OK\rx\r\ncontent-length: 5",
+            "HTTP/1.1 103 Early\r\ncontent-length: 5",
+            "HTTP/1.1 100 Go\r\ntransfer-encoding: chunked",
         ] {
             let said = framing(head);
             assert!(!said.contains(['(', '"']) && said != "partial", "{head}: {said}");
@@ -238,8 +287,9 @@ mod tests {
         assert!(parse("HTTP/1.1 200 OK\r\ncontent-le", &Method::GET).unwrap().is_none());
         let long = format!("HTTP/1.1 200 OK\r\na: {}", "x".repeat(1 << 10));
         assert!(matches!(parse(&long, &Method::GET), Err(Unreadable::TooLong(_))));
-        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(USUAL + 1));
-        assert!(parse(&many, &Method::GET).is_err());
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(MOST_HEADERS + 1));
+        let many = Parser::new(1 << 20).parse(&mut BytesMut::from(&*many), &Method::GET).err();
+        assert_eq!(many, Some(Unreadable::Malformed(Malformed("too many headers"))));
         let (mut parser, mut read) = (Parser::new(1 << 10), BytesMut::from("HTTP/1.1 103 Early\r\n\r\n"));
         assert!(parser.parse(&mut read, &Method::GET).is_err(), "no interim response is left");
     }

@@ -96,7 +96,7 @@ pub(super) fn response(refused: Refused, is_call: bool) -> (Unserved, Response<B
 
 fn meaning(refused: Refused) -> (StatusCode, Unserved) {
     match refused {
-        Refused::Malformed(_) => (StatusCode::BAD_REQUEST, Unserved::Malformed),
+        Refused::Malformed(_) | Refused::Byte(_) => (StatusCode::BAD_REQUEST, Unserved::Malformed),
         Refused::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Unserved::HeadTooLarge),
         Refused::TargetTooLong => (StatusCode::URI_TOO_LONG, Unserved::TargetTooLong),
         Refused::Coding => (StatusCode::NOT_IMPLEMENTED, Unserved::Coding),
@@ -114,6 +114,7 @@ mod tests {
         for (answer, status, says) in [
             (timed_out(), "408", "in time"),
             (refused(two).1, "400", "malformed request: two lengths"),
+            (refused(Refused::Byte(0x7f)).1, "400", "0x7f"),
             (refused(Refused::TooLarge).1, "431", "too large"),
             (refused(Refused::TargetTooLong).1, "414", "too long"),
             (refused(Refused::Coding).1, "501", "chunked"),

@@ -102,6 +102,7 @@ fn verifier() -> Verifier {
 pub fn heads(bytes: &[u8]) {
     let Some((&step, bytes)) = bytes.split_first() else { return };
     let step = usize::from(step).max(1);
+    let _ = http1::decode::Decoder::chunked().decode(&mut BytesMut::from(bytes));
     let at_once = (request(bytes, bytes.len()), response(bytes, bytes.len()));
     let in_pieces = (request(bytes, step), response(bytes, step));
     // What is malformed may be so at once, or only once the head has ended.
@@ -109,6 +110,28 @@ pub fn heads(bytes: &[u8]) {
     assert_eq!(at_once.1.is_some(), in_pieces.1.is_some(), "a response in pieces of {step}");
     assert!(at_once.0 == in_pieces.0 && at_once.1 == in_pieces.1, "in pieces of {step}");
 }
+
+/// Messages of which programs are known to read different things.
+pub const SHAPES: &[&str] = &[
+    "GET /a HTTP/1.1\nhost: a\n\n",
+    "GET /a HTTP/1.1\r\nhost: a\n\r\n",
+    "GET /a HTTP/1.1\r\nhost: a\r\n\n",
+    "GET /a HTTP/1.1\r\nhost: a\rx: y\r\n\r\n",
+    "\r\n\r\nGET /a HTTP/1.9\r\nhost: a\r\nx:\r\ny: \t z \t\r\n\r\n",
+    "GET http://one?x=1 HTTP/1.1\r\nhost: two\r\n\r\n",
+    "GET /\"<>`{}|^\\?\u{e9} HTTP/1.1\r\nhost: a\r\n\r\n",
+    "GET /a HTTP/1.1\r\nhost : a\r\n\r\n",
+    "GET /a HTTP/1.1\r\nhost: a\r\n b\r\n\r\n",
+    "POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n\r\n\r\n",
+    "POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3;a\nb\r\nabc\r\n0\r\n\r\n",
+    "POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3 ; a = \"b;\\\"\"\r\nabc\r\n0\r\nx: y\r\n\r\n",
+    "POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: y\n\r\n",
+    "POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0000000000000003\r\nabc\r\n0\r\n\n",
+    "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 204\r\ncontent-length: 3\r\n\r\nabc",
+    "HTTP/1.1 099 Low\r\n\r\n",
+    "HTTP/1.2 999 \r\ntransfer-encoding: chunked\r\n\r\n1;x=\"\n\"\r\na\r\n0\r\n\r\n",
+];
 
 /// What is understood of a message: its head in words, how many bytes of body, and what was left.
 type Understood = Option<(String, usize, Vec<u8>)>;
@@ -118,9 +141,19 @@ const LONGEST_HEAD: usize = 4096;
 fn request(bytes: &[u8], step: usize) -> Understood {
     let (mut parser, mut spare) = (http1::request::Parser::new(LONGEST_HEAD), http::HeaderMap::new());
     understood(bytes, step, |read| {
+        let before = read.clone();
         let head = parser.parse(read, &mut spare).map_err(drop)?;
         Ok(head.map(|head| {
-            assert!(head.headers.len() <= LONGEST_HEAD);
+            let mut lines = [httparse::EMPTY_HEADER; LONGEST_HEAD];
+            let mut other = httparse::Request::new(&mut lines);
+            // Which knows no minor version but 0 and 1.
+            let text = before.escape_ascii().to_string();
+            if other.parse(&before).is_ok_and(|status| status.is_complete()) {
+                assert_eq!(other.method, Some(head.method.as_str()), "{text}");
+                assert_eq!(other.version == Some(1), head.http11, "{text}");
+                same_headers(&head.headers, other.headers, &text);
+            }
+            to_the_letter(&before[..before.len() - read.len()]);
             (format!("{} {} {:?} {}", head.method, head.uri, head.headers, head.keep_alive), head.decoder)
         }))
     })
@@ -130,9 +163,43 @@ fn response(bytes: &[u8], step: usize) -> Understood {
     let mut parser = http1::response::Parser::new(LONGEST_HEAD);
     parser.begin();
     understood(bytes, step, |read| {
+        let before = read.clone();
         let head = parser.parse(read, &http::Method::GET).map_err(drop)?;
-        Ok(head.map(|head| (format!("{} {:?} {}", head.status, head.headers, head.keep_alive), head.decoder)))
+        let Some(head) = head else { return Ok(None) };
+        let mut lines = [httparse::EMPTY_HEADER; LONGEST_HEAD];
+        let mut other = httparse::Response::new(&mut lines);
+        let text = before.escape_ascii().to_string();
+        if other.parse(&before).is_ok_and(|status| status.is_complete()) {
+            assert_eq!(other.code, Some(head.status.as_u16()), "{text}");
+            same_headers(&head.headers, other.headers, &text);
+        }
+        to_the_letter(&before[..before.len() - read.len()]);
+        Ok(Some(head)
+            .map(|head| (format!("{} {:?} {}", head.status, head.headers, head.keep_alive), head.decoder)))
     })
+}
+
+/// Another parser found the same headers.
+fn same_headers(headers: &http::HeaderMap, others: &[httparse::Header<'_>], text: &str) {
+    let others = others.iter().filter(|line| !line.name.is_empty());
+    let mut map = http::HeaderMap::new();
+    for line in others {
+        let name = http::HeaderName::from_bytes(line.name.as_bytes()).expect("a name is one to both");
+        map.append(name, http::HeaderValue::from_bytes(line.value).expect("a value is one to both"));
+    }
+    assert_eq!(*headers, map, "{text}");
+}
+
+/// Every line of a head that was accepted ends with CRLF.
+fn to_the_letter(head: &[u8]) {
+    for (at, byte) in head.iter().enumerate() {
+        let whole = match byte {
+            b'\r' => head.get(at + 1) == Some(&b'\n'),
+            b'\n' => at > 0 && head[at - 1] == b'\r',
+            _ => true,
+        };
+        assert!(whole, "{}", head.escape_ascii());
+    }
 }
 
 type Head = Result<Option<(String, http1::decode::Decoder)>, ()>;

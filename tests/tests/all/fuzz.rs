@@ -53,9 +53,10 @@ fn heads() {
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nx: y\r\n\r\n";
     let fixed =
         "PUT / HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 5\r\n\r\nabcdeGET / HTTP/1.1\r\n\r\n";
-    let seeds = [response, chunked, fixed, REQUEST].map(|text| format!("\u{5}{text}"));
+    let seeds = [response, chunked, fixed, REQUEST].into_iter().chain(targets::SHAPES.iter().copied());
+    let seeds: Vec<_> = seeds.map(|text| format!("\u{5}{text}")).collect();
     let seeds: Vec<_> = seeds.iter().map(String::as_bytes).collect();
-    fuzz(4000, &seeds, targets::heads);
+    fuzz(8000, &seeds, targets::heads);
 }
 
 #[test]
@@ -112,7 +113,9 @@ fn requests() {
         (gateway, upstream)
     });
     let proxy = gateway.proxy();
-    fuzz(300, &[REQUEST.as_bytes()], |bytes| {
+    let shapes = targets::SHAPES.iter().filter(|shape| !shape.starts_with("HTTP/"));
+    let seeds: Vec<_> = shapes.map(|shape| shape.as_bytes()).chain([REQUEST.as_bytes()]).collect();
+    fuzz(300, &seeds, |bytes| {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(proxy).expect("it still listens");
         stream.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("a socket");
