@@ -144,6 +144,8 @@ pub struct ProxyLimits {
     pub headers: usize,
     /// Bytes of a request's body; none: unlimited, as bodies are streamed and never held.
     pub body: Option<u64>,
+    /// Bytes that are read and thrown away of a request that was answered before its end.
+    pub unread: u64,
     /// Connections to one server, for each worker.
     pub upstream_connections: usize,
     /// Idle connections kept to one server, for each worker.
@@ -165,6 +167,7 @@ impl Default for ProxyLimits {
             head: 32 << 10,
             headers: 100,
             body: None,
+            unread: 64 << 20,
             upstream_connections: 1024,
             upstream_idle: 256,
             upstream_waiting: 1024,
@@ -187,6 +190,8 @@ pub struct ProxyTimeouts {
     pub keep_alive: Duration,
     /// Between two pieces of a body, in either direction.
     pub body: Duration,
+    /// To read and throw away the rest of a request that was answered before its end.
+    pub unread: Duration,
     /// To connect to a server.
     pub connect: Duration,
     /// To wait for a connection to a server when all are in use.
@@ -212,6 +217,7 @@ impl Default for ProxyTimeouts {
             head: seconds(10),
             keep_alive: seconds(75),
             body: seconds(60),
+            unread: seconds(30),
             connect: seconds(2),
             wait: seconds(2),
             response: seconds(60),

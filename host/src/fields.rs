@@ -1,6 +1,10 @@
-//! Header fields that are lists.
+//! Header fields that are lists, and which fields may follow a body.
+
+mod trailers;
 
 use http::{HeaderMap, HeaderName};
+
+pub use trailers::{Trailers, is_trailer};
 
 /// The elements of a field, over all of its lines, without the white space around them (RFC 9110,
 /// section 5.6.1). Empty ones are kept, and quoted commas are not looked for: neither `connection`

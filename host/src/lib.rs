@@ -41,7 +41,7 @@
 //! | [`workbench`] | the plugin author's tools: check, test, bench, conformance |
 //! | [`drain`], [`telemetry`] | ending well; log and metrics |
 //! | [`condition`], [`supervise`] | what is wrong while messages are served; tasks that must not end |
-//! | [`units`], [`fields`] | durations, sizes and networks; header fields that are lists |
+//! | [`units`], [`fields`] | durations, sizes and networks; header fields that are lists, trailers |
 //! | [`path`], [`authority`] | paths in normal form; `host:port` |
 //! | [`forbidden`], [`own`], [`pace`] | addresses that are never dialled, and this router's; log lines that would repeat |
 //! | [`text`], [`json`], [`files`] | texts of others, as logs and errors show them; JSON that says each thing once; files written whole |

@@ -17,6 +17,7 @@ mod connection;
 mod http1;
 mod http2;
 mod incoming;
+mod interim;
 mod io;
 mod limit;
 mod wire;
@@ -31,6 +32,7 @@ use http_body::Body;
 pub use crate::http1::BoxError;
 use crate::supervise::Supervisor;
 pub use incoming::{Incoming, OnUpgrade};
+pub use interim::{Informs, Interim};
 pub use options::{ListenerOptions, TlsFiles};
 pub use refuse::Unserved;
 pub use watch::{Clock, Phase, Watch};
@@ -85,6 +87,8 @@ pub struct Connection {
     pub keep_alive: std::time::Duration,
     /// Whether the listener is stopping.
     pub stop: Arc<Stop>,
+    /// What goes out before the response at hand, on HTTP/1.1.
+    interim: interim::Waiting,
     /// Counted as open for as long as anything of it runs, a tunnel too.
     _place: limit::Place,
     _open: worker::Open,
@@ -106,6 +110,7 @@ impl Connection {
             clock,
             keep_alive: std::time::Duration::ZERO,
             stop: Arc::default(),
+            interim: interim::Waiting::default(),
             _place: limits.admit(address).unwrap(),
             _open: worker::Open::for_tests(),
         }

@@ -171,6 +171,7 @@ fn proxy_limits(section: Section<'_>) -> ProxyLimits {
         head: section.get("head", head).unwrap_or(default.head),
         headers: section.get("headers", |value| bounded(value, 1..4097)).unwrap_or(default.headers),
         body: section.get("body", Value::size).or(default.body),
+        unread: section.get("unread", Value::size).unwrap_or(default.unread),
         upstream_connections: section
             .get("upstream_connections", Value::count)
             .unwrap_or(default.upstream_connections),
@@ -206,6 +207,7 @@ fn proxy_timeouts(section: Section<'_>) -> ProxyTimeouts {
         head: section.get("head", Value::span).unwrap_or(default.head),
         keep_alive: section.get("keep_alive", Value::span).unwrap_or(default.keep_alive),
         body: section.get("body", Value::span).unwrap_or(default.body),
+        unread: section.get("unread", Value::span).unwrap_or(default.unread),
         connect: section.get("connect", Value::span).unwrap_or(default.connect),
         wait: section.get("wait", Value::span).unwrap_or(default.wait),
         response: section.get("response", Value::span).unwrap_or(default.response),

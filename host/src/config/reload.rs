@@ -275,6 +275,7 @@ impl Config {
                 proxy.limits.connections_per_peer => fixed.limits.connections_per_peer;
             "proxy.limits.streams": proxy.limits.streams => fixed.limits.streams;
             "proxy.limits.head": proxy.limits.head => fixed.limits.head;
+            "proxy.limits.unread": proxy.limits.unread => fixed.limits.unread;
             "proxy.limits.upstream_connections":
                 proxy.limits.upstream_connections => fixed.limits.upstream_connections;
             "proxy.limits.upstream_idle": proxy.limits.upstream_idle => fixed.limits.upstream_idle;
@@ -285,6 +286,7 @@ impl Config {
             "proxy.timeouts.first_byte": proxy.timeouts.first_byte => fixed.timeouts.first_byte;
             "proxy.timeouts.head": proxy.timeouts.head => fixed.timeouts.head;
             "proxy.timeouts.keep_alive": proxy.timeouts.keep_alive => fixed.timeouts.keep_alive;
+            "proxy.timeouts.unread": proxy.timeouts.unread => fixed.timeouts.unread;
             "proxy.timeouts.connect": proxy.timeouts.connect => fixed.timeouts.connect;
             "proxy.timeouts.wait": proxy.timeouts.wait => fixed.timeouts.wait;
             "proxy.timeouts.upstream_idle": proxy.timeouts.upstream_idle => fixed.timeouts.upstream_idle;

@@ -30,6 +30,10 @@ pub struct Outbox<B> {
     /// Comes after the data.
     tail: &'static [u8],
     upload: Option<Upload<B>>,
+    /// The body is not to be asked for anything yet.
+    held: bool,
+    /// The body was given up before its end.
+    abandoned: bool,
     /// Any byte of the message went out.
     sent: bool,
 }
@@ -57,7 +61,7 @@ pub enum Framing {
 impl<B> Default for Outbox<B> {
     fn default() -> Self {
         let (text, data) = (Vec::new(), Bytes::new());
-        Self { text, written: 0, data, tail: b"", upload: None, sent: false }
+        Self { text, written: 0, data, tail: b"", upload: None, held: false, abandoned: false, sent: false }
     }
 }
 
@@ -66,14 +70,36 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Outbox<B> {
     /// connection is of no use. Without a framing there is no body to be written.
     pub fn begin(&mut self, body: B, framing: Option<Framing>, write: impl FnOnce(&mut Vec<u8>)) {
         self.text.clear();
-        (self.written, self.sent) = (0, false);
+        (self.written, self.sent, self.held, self.abandoned) = (0, false, false, false);
         write(&mut self.text);
         self.upload = framing.filter(|_| !body.is_end_stream()).map(|framing| Upload { body, framing });
     }
 
+    /// Has the body of the message at hand wait for [`Self::release`]; its head goes out.
+    pub fn hold(&mut self) {
+        self.held = self.upload.is_some();
+    }
+
+    /// Whether the body waits to be released.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Has the body go out after all.
+    pub fn release(&mut self) {
+        self.held = false;
+    }
+
+    /// Gives the body up. The message stays incomplete, so the connection can carry no other.
+    pub fn abandon(&mut self) {
+        self.abandoned |= self.upload.take().is_some();
+        self.held = false;
+    }
+
     /// Everything went out.
     pub fn is_empty(&self) -> bool {
-        self.upload.is_none() && self.text.is_empty() && self.data.is_empty() && self.tail.is_empty()
+        let written = self.text.is_empty() && self.data.is_empty() && self.tail.is_empty();
+        written && self.upload.is_none() && !self.abandoned
     }
 
     /// The body, if not a byte of the message went out.
@@ -106,7 +132,11 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Outbox<B> {
             let Some(upload) = &mut self.upload else {
                 return Pin::new(socket).poll_flush(cx).map_err(Unwritten::Io);
             };
-            match Pin::new(&mut upload.body).poll_frame(cx) {
+            let frame = match self.held {
+                true => Poll::Pending,
+                false => Pin::new(&mut upload.body).poll_frame(cx),
+            };
+            match frame {
                 Poll::Ready(frame) => self.take(frame)?,
                 Poll::Pending => {
                     // What went out must not wait for what is to come.
@@ -167,7 +197,7 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Outbox<B> {
             Some(Framing::Chunked { trailers: wanted }) => {
                 self.text.extend_from_slice(b"0\r\n");
                 let trailers = trailers.filter(|_| wanted);
-                trailers.into_iter().for_each(|trailers| write_headers(&mut self.text, trailers, is_trailer));
+                trailers.into_iter().for_each(|trailers| write_headers(&mut self.text, trailers, |_| true));
                 self.text.extend_from_slice(b"\r\n");
                 Ok(())
             }
@@ -250,20 +280,4 @@ pub fn write_framing(text: &mut Vec<u8>, framing: Option<Framing>) {
         }
         Some(Framing::Chunked { .. }) => write_line(text, "transfer-encoding", b"chunked"),
     }
-}
-
-/// What may come after a body: nothing that says where the message goes or how long it is
-/// (RFC 9110, section 6.5.1).
-fn is_trailer(name: &HeaderName) -> bool {
-    !matches!(
-        *name,
-        header::CONTENT_LENGTH
-            | header::TRANSFER_ENCODING
-            | header::HOST
-            | header::CONNECTION
-            | header::TE
-            | header::TRAILER
-            | header::UPGRADE
-            | header::AUTHORIZATION
-    )
 }

@@ -93,6 +93,7 @@ async fn run<H: Handler>(
         watch: worker.clock.watch(),
         keep_alive: worker.options.keep_alive_timeout,
         stop: worker.stop.clone(),
+        interim: Default::default(),
         _place: place,
         _open: worker.opened(),
     });

@@ -28,10 +28,8 @@ use crate::http1::{
     request::{Parser, RequestHead},
 };
 
-/// For a client to take its last answer, and to stop sending what nobody reads.
-const LINGER: Duration = Duration::from_secs(2);
-/// Bytes of that which are thrown away at most.
-const MOST_UNREAD: usize = 1 << 20;
+/// A client that was told the end and sends nothing for so long has read it, or never will.
+const SILENCE: Duration = Duration::from_secs(2);
 /// Headers of a message that the connection keeps the space of, at most.
 const SPARE: usize = 64;
 
@@ -49,6 +47,7 @@ pub(super) async fn serve<H: Handler>(
         parser: Parser::new(worker.options.max_head),
         outbox: Outbox::default(),
         spare: HeaderMap::new(),
+        unread: worker.options.max_unread,
     };
     loop {
         let head = match std::future::poll_fn(|cx| client.poll_head(cx)).await {
@@ -73,6 +72,8 @@ struct Client<'a, H: Handler> {
     outbox: Outbox<H::Body>,
     /// The space of a map that is not used any more.
     spare: HeaderMap,
+    /// Bytes of the message at hand that may still be read and thrown away.
+    unread: u64,
 }
 
 /// What comes after a message.
@@ -140,6 +141,7 @@ impl<H: Handler> Client<'_, H> {
             takes_trailers: head.takes_trailers,
         };
         let mut keep_alive = head.keep_alive;
+        self.unread = self.worker.options.max_unread;
         let (request, upgraded) = self.request(head);
         let (handler, watch) = (self.worker.handler.clone(), self.connection.watch.clone());
         let handling = pin!(handler.handle(self.connection.clone(), watch, request));
@@ -158,11 +160,34 @@ impl<H: Handler> Client<'_, H> {
         if head.headers.capacity() <= SPARE {
             self.spare = head.headers;
         }
-        let wire = self.wire.lock();
-        match wire.is_at_end() {
-            true if keep_alive => After::Next,
-            at_end => After::Leave { unread: !at_end || !wire.read.is_empty() },
+        if keep_alive && self.discard().await {
+            return After::Next;
         }
+        let wire = self.wire.lock();
+        After::Leave { unread: !wire.is_at_end() || !wire.read.is_empty() }
+    }
+
+    /// Whether the request was read to its end, if necessary by reading what nobody wants of it.
+    async fn discard(&mut self) -> bool {
+        if self.wire.lock().is_at_end() {
+            return true;
+        }
+        let limit = self.worker.options.unread_timeout;
+        let discarded = std::future::poll_fn(|cx| {
+            self.connection.watch.register(cx.waker());
+            match self.connection.stop.is_aborting() || !self.is_abandoned() {
+                true => Poll::Ready(false),
+                false => self.wire.lock().poll_discard(cx, &mut self.unread),
+            }
+        });
+        let at_end = timeout(limit, discarded).await.unwrap_or(false);
+        self.connection.watch.arm(Phase::KeepAlive, self.connection.keep_alive);
+        at_end
+    }
+
+    /// Nobody is left who would read the request's body.
+    fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.wire) == 1
     }
 
     /// As the handler gets it.
@@ -197,7 +222,11 @@ impl<H: Handler> Client<'_, H> {
             if self.connection.stop.is_aborting() {
                 return Poll::Ready(None);
             }
-            match handling.as_mut().poll(cx) {
+            let answered = handling.as_mut().poll(cx);
+            if let Some(interim) = self.connection.interim.take() {
+                self.wire.lock().inform(&interim);
+            }
+            match answered {
                 Poll::Ready(answered) => Poll::Ready(Some(answered)),
                 Poll::Pending => self.wire.lock().poll_gone(cx).map(|()| None),
             }
@@ -211,17 +240,14 @@ impl<H: Handler> Client<'_, H> {
         }
     }
 
-    /// Whether another request may follow on the connection, as far as this end is concerned.
+    /// Whether another request may follow on the connection, as far as this end is concerned. If the
+    /// request has not been read to its end, what is missing must be little enough to be thrown away.
     fn may_follow(&self, head: &Parts) -> bool {
         let closes = head.headers.get(header::CONNECTION).is_some_and(|value| value == "close");
         let mut wire = self.wire.lock();
-        wire.answer();
-        if !wire.is_at_end() && Arc::strong_count(&self.wire) == 1 {
-            // Nobody is left who would read it.
-            wire.discard();
-            return wire.is_at_end() && !closes && !self.connection.stop.is_stopping();
-        }
-        !closes && !self.connection.stop.is_stopping()
+        let waits_in_vain = wire.answer();
+        let within = wire.rest() <= self.unread;
+        within && !waits_in_vain && !closes && !self.connection.stop.is_stopping()
     }
 
     /// Writes what is in the outbox; an error has been told.
@@ -249,7 +275,13 @@ impl<H: Handler> Client<'_, H> {
             self.worker.handler.overdue(phase, self.connection.peer);
             return broken(io::ErrorKind::TimedOut);
         }
-        ready!(self.wire.lock().poll_gone(cx));
+        let mut wire = self.wire.lock();
+        if !wire.is_at_end() && Arc::strong_count(&self.wire) == 1 {
+            // A client that sends all of its body before it reads would wait for this end, and this end
+            // for it.
+            let _ = wire.poll_discard(cx, &mut self.unread);
+        }
+        ready!(wire.poll_gone(cx));
         broken(io::ErrorKind::ConnectionReset)
     }
 
@@ -273,25 +305,28 @@ impl<H: Handler> Client<'_, H> {
     /// Says the last, and reads for a while what the client still sends if nobody did: to close at
     /// once would take the answer from it.
     async fn take_leave(&mut self, answer: &[u8], unread: bool) {
+        let mut left = if unread { self.unread } else { 0 };
         let mut writer = Writer { wire: &self.wire, watch: &self.connection.watch };
         let leave = async {
             writer.write_all(answer).await?;
             writer.shutdown().await?;
-            let mut left = if unread { MOST_UNREAD } else { 0 };
             while left > 0 {
                 let read = std::future::poll_fn(|cx| {
                     let mut wire = self.wire.lock();
                     wire.read.clear();
                     wire.poll_fill(cx, 0)
                 });
-                left = match read.await? {
-                    0 => 0,
-                    read => left.saturating_sub(read),
+                left = match timeout(SILENCE, read).await {
+                    Ok(Ok(read @ 1..)) => left.saturating_sub(read as u64),
+                    _ => 0,
                 };
             }
             io::Result::Ok(())
         };
-        let _ = timeout(LINGER, leave).await;
+        tokio::select! {
+            _ = timeout(self.worker.options.unread_timeout, leave) => {}
+            () = self.connection.stop.aborting() => {}
+        }
     }
 }
 

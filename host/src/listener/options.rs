@@ -23,6 +23,11 @@ pub struct ListenerOptions {
     pub max_connections_per_peer: usize,
     /// Request line and headers together. More is answered 431. Default 32 KiB.
     pub max_head: usize,
+    /// Bytes of a request that are read and thrown away once it was answered, for the client to get its
+    /// answer and for its connection to be used again. Default 64 MiB.
+    pub max_unread: u64,
+    /// For how long. Default 30 s.
+    pub unread_timeout: Duration,
     /// Concurrent messages on one HTTP/2 connection. Default 256.
     pub max_streams: u32,
     /// From accepting a connection to its first byte. Default 10 s.
@@ -56,6 +61,8 @@ impl Default for ListenerOptions {
             max_connections: 16_384,
             max_connections_per_peer: 0,
             max_head: 32 << 10,
+            max_unread: 64 << 20,
+            unread_timeout: Duration::from_secs(30),
             max_streams: 256,
             first_byte_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),

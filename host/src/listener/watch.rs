@@ -138,6 +138,11 @@ impl Watch {
         self.waker.register(waker);
     }
 
+    /// Wakes the task that registered, so that it looks at what has changed.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
     fn check(&self, now: u64) {
         if self.deadline.load(Relaxed) <= now && !self.overdue.swap(true, Relaxed) {
             self.waker.wake();

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
@@ -34,8 +34,8 @@ pub(super) struct Wire {
     number: u64,
     /// The client does not send the body before it is told to.
     awaits_word: bool,
-    /// Goes out before anything else.
-    word: &'static [u8],
+    /// Goes out before anything else: interim responses.
+    interim: BytesMut,
     /// Nothing more can be made of what comes.
     spoilt: bool,
 }
@@ -47,8 +47,15 @@ struct Closed;
 
 impl Wire {
     pub(super) fn new(socket: Socket, read: BytesMut) -> Self {
-        let decoder = Decoder::Done;
-        Self { socket: Some(socket), read, decoder, number: 0, awaits_word: false, word: b"", spoilt: false }
+        Self {
+            socket: Some(socket),
+            read,
+            decoder: Decoder::Done,
+            number: 0,
+            awaits_word: false,
+            interim: BytesMut::new(),
+            spoilt: false,
+        }
     }
 
     /// A request begins, whose body is next on the connection.
@@ -59,9 +66,24 @@ impl Wire {
         self.number
     }
 
-    /// The response begins: it is too late to ask for the body.
-    pub(super) fn answer(&mut self) {
-        self.awaits_word = false;
+    /// Interim responses go out before what is written next, or before anything is waited for.
+    pub(super) fn inform(&mut self, interim: &[u8]) {
+        self.interim.extend_from_slice(interim);
+    }
+
+    /// The response begins: it is too late to ask for the body. Whether the client waited for that in
+    /// vain, so that nobody can tell whether it will send the body.
+    pub(super) fn answer(&mut self) -> bool {
+        std::mem::take(&mut self.awaits_word) && self.read.is_empty()
+    }
+
+    /// Bytes of the body that are still to come, as far as that was said; at least one if it has not ended.
+    pub(super) fn rest(&self) -> u64 {
+        match self.decoder {
+            Decoder::Done => 0,
+            Decoder::Length(left) => left.saturating_sub(self.read.len() as u64),
+            Decoder::Chunked(_) | Decoder::UntilClose => 1,
+        }
     }
 
     /// The body was received, so that what comes next is a request.
@@ -69,9 +91,26 @@ impl Wire {
         self.decoder.is_done() && !self.spoilt
     }
 
-    /// Takes what is there of a body that nobody wants.
-    pub(super) fn discard(&mut self) {
-        while let Ok(Some(_)) = self.decoder.decode(&mut self.read) {}
+    /// Reads a body that nobody wants to its end, and throws it away. Ready with whether the end was
+    /// reached, which it is not if the body breaks off or has more than `most` bytes, which are counted down.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>, most: &mut u64) -> Poll<bool> {
+        loop {
+            match self.decoder.decode(&mut self.read) {
+                Ok(Some(_)) => continue,
+                Ok(None) if self.decoder.is_done() => return Poll::Ready(true),
+                Ok(None) => {}
+                Err(_) => break,
+            }
+            if *most == 0 {
+                return Poll::Ready(false);
+            }
+            match ready!(self.poll_fill(cx, self.decoder.wants())) {
+                Ok(read @ 1..) => *most = most.saturating_sub(read as u64),
+                Ok(0) | Err(_) => break,
+            }
+        }
+        self.spoilt = true;
+        Poll::Ready(false)
     }
 
     /// Reads more; ready with 0 once the client has closed.
@@ -93,6 +132,7 @@ impl Wire {
 
     /// Ready once the client is gone. Whoever answers is woken then.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_inform(cx);
         while self.decoder.is_done() && self.read.len() < AHEAD {
             if let Ok(1..) = ready!(self.poll_fill(cx, 0)) {
                 continue;
@@ -104,12 +144,9 @@ impl Wire {
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if std::mem::take(&mut self.awaits_word) && self.read.is_empty() {
-            self.word = CONTINUE;
+            self.inform(CONTINUE);
         }
-        if !self.word.is_empty() {
-            // If it cannot be written, there is nothing to read either, and that is waited for.
-            let _ = Pin::new(&mut *self).poll_flush(cx);
-        }
+        self.poll_inform(cx);
         loop {
             match self.decoder.decode(&mut self.read) {
                 Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
@@ -130,11 +167,19 @@ impl Wire {
         error.into()
     }
 
-    fn poll_word(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.word.is_empty() {
-            let word = self.word;
-            let written = ready!(self.socket()?.poll_write(cx, word))?;
-            self.word = &word[written..];
+    /// Writes interim responses, if there are any.
+    fn poll_inform(&mut self, cx: &mut Context<'_>) {
+        if !self.interim.is_empty() {
+            // If they cannot be written, there is nothing to read either, and that is waited for.
+            let _ = Pin::new(self).poll_flush(cx);
+        }
+    }
+
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let Some(socket) = &mut self.socket else { break };
+            let written = ready!(Pin::new(socket).poll_write(cx, &self.interim))?;
+            self.interim.advance(written);
         }
         Poll::Ready(Ok(()))
     }
@@ -142,7 +187,7 @@ impl Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_word(cx))?;
+        ready!(self.poll_interim(cx))?;
         self.socket()?.poll_write(cx, buf)
     }
 
@@ -151,12 +196,12 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_word(cx))?;
+        ready!(self.poll_interim(cx))?;
         self.socket()?.poll_write_vectored(cx, bufs)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_word(cx))?;
+        ready!(self.poll_interim(cx))?;
         self.socket()?.poll_flush(cx)
     }
 

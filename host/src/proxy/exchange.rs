@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     grpc,
-    listener::{BoxError, Connection, Incoming, Phase, Watch},
+    listener::{BoxError, Connection, Incoming, Interim, Phase, Watch},
     plugin::{
         body::ask_for_whole,
         message::{ClientId, target as target_of},
@@ -42,10 +42,12 @@ pub(super) async fn answer(
     worker: Arc<Worker>,
     connection: Arc<Connection>,
     watch: Arc<Watch>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Reply>, BoxError> {
+    let interim = Interim::of(&mut request, &connection);
     let (head, body) = request.into_parts();
-    let mut message = Inbound { exchange: Exchange::begin(worker, connection, watch), head, cut: 0 };
+    let exchange = Exchange::begin(worker, connection, watch, interim);
+    let mut message = Inbound { exchange, head, cut: 0, expects_continue: false };
     // A filter may change what the client asked for.
     let is_call = grpc::is_call(&message.head.headers);
     let answered = message.pass(body).await;
@@ -65,6 +67,8 @@ pub(super) struct Inbound {
     pub(super) head: Parts,
     /// So many bytes of the target's beginning named the service, and are not passed on.
     cut: usize,
+    /// The client holds its body back, and so far nobody has asked it for that.
+    pub(super) expects_continue: bool,
 }
 
 /// For whom a message is and from whom.
@@ -122,6 +126,8 @@ impl Inbound {
         body: Incoming,
     ) -> Result<Response<Reply>, Refusal> {
         let settings = &plan.settings;
+        self.expects_continue =
+            seen.expects_continue(&self.head) && !plan.request_filters.iter().any(Plugin::reads_body);
         let (body, upgrade) = self.upgrade(seen, body, settings)?;
         head::strip_request(&mut self.head.headers, seen);
         // What is added here: the map grows once at most.
@@ -133,7 +139,7 @@ impl Inbound {
         let worker = self.worker().clone();
         let known = Known { plan, client, assignments: &worker.assignments, now: worker.now() };
         let choice = route::choose(self, &known, &[]).await?;
-        let mut body = self.body(body, settings.max_body, settings.response_timeout);
+        let mut body = self.body(body, seen, settings);
         if !plan.request_filters.is_empty() {
             let passing =
                 Passing { known: &known, connection: &self.exchange.connection, server: choice.name(plan) };
@@ -189,7 +195,7 @@ impl Inbound {
             ));
         }
         let status = response.status();
-        head::strip_response(response.headers_mut(), status);
+        let trailers = head::strip_response(response.headers_mut(), status);
         if !plan.response_filters.is_empty() {
             let passing =
                 Passing { known: &known, connection: &self.exchange.connection, server: choice.name(plan) };
@@ -200,7 +206,7 @@ impl Inbound {
             response = exchange.in_time(passed).await?;
         }
         self.exchange.server = Some(choice.endpoint);
-        Ok(response)
+        Ok(response.map(|reply| reply.announcing(trailers)))
     }
 
     /// Admits the message, and finds out for which service it is and from which client.
@@ -286,13 +292,14 @@ impl Inbound {
     }
 
     /// The body as it will go to the server, and the deadline for the first of what follows.
-    fn body(&self, body: Incoming, limit: u64, response_timeout: std::time::Duration) -> RequestBody {
+    fn body(&self, body: Incoming, seen: &Seen, settings: &Settings) -> RequestBody {
         if body.is_end_stream() {
             return RequestBody::Empty;
         }
-        let watch = self.exchange.watch.clone();
-        let pace = Pace::of(&body);
-        let upload = Upload { incoming: body, allowed: limit, watch, response_timeout, pace };
+        let (watch, response_timeout) = (self.exchange.watch.clone(), settings.response_timeout);
+        let trailers = seen.trailers(&self.head.headers).except(|name| settings.goes_by(name));
+        let (allowed, pace) = (settings.max_body, Pace::of(&body));
+        let upload = Upload { incoming: body, allowed, trailers, watch, response_timeout, pace };
         RequestBody::Stream(upload.boxed_unsync())
     }
 

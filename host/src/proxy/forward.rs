@@ -212,7 +212,13 @@ fn outgoing<'a>(
         if !target.starts_with('/') && !endpoint.base.is_empty() {
             return Err(Refusal::Malformed("the request's target is no path"));
         }
-        let head = RequestHead { method: &head.method, target, headers: &head.headers };
+        let head = RequestHead {
+            method: &head.method,
+            target,
+            headers: &head.headers,
+            expects_continue: inbound.expects_continue,
+            interim: &inbound.exchange,
+        };
         return Ok(Outgoing::Http1(head, body));
     }
     let mut request = Request::new(body);

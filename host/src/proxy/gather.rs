@@ -3,7 +3,6 @@
 
 use std::{pin::Pin, task::Poll, time::Duration};
 
-use http::header;
 use http_body::Body;
 
 use super::{
@@ -33,8 +32,8 @@ pub(super) async fn gather(
     let RequestBody::Stream(mut stream) = body else { return Ok(body) };
     let small = stream.size_hint().exact().filter(|length| *length <= SMALL);
     let room = small.and_then(|length| inbound.worker().room.take(length));
-    // Who expects to be asked for the body is asked once its server is known to be there.
-    let Some(room) = room.filter(|_| !inbound.head.headers.contains_key(header::EXPECT)) else {
+    // Who waits to be asked for the body is asked by its server.
+    let Some(room) = room.filter(|_| !inbound.expects_continue) else {
         return Ok(RequestBody::Stream(stream));
     };
     let exchange = &inbound.exchange;

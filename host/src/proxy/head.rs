@@ -12,7 +12,11 @@ use http::{
 use subtle::ConstantTimeEq;
 
 use super::{Settings, identify, origin::Claim, respond::Refusal};
-use crate::{authority, fields::elements, plugin::message::PASS};
+use crate::{
+    authority,
+    fields::{Trailers, elements},
+    plugin::message::PASS,
+};
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -27,6 +31,7 @@ pub(super) struct Seen {
     upgrade: bool,
     expect: bool,
     via: bool,
+    trailer: bool,
     host: bool,
     http2_settings: bool,
     keep_alive: bool,
@@ -57,12 +62,23 @@ impl Seen {
                 header::UPGRADE => seen.upgrade = true,
                 header::EXPECT => seen.expect = true,
                 header::VIA => seen.via = true,
+                header::TRAILER => seen.trailer = true,
                 header::FORWARDED => seen.claims = true,
                 header::PROXY_AUTHENTICATE | header::PROXY_AUTHORIZATION => seen.proxy_authentication = true,
                 _ => seen.look_at_custom(name.as_str()),
             }
         }
         seen
+    }
+
+    /// What is announced to follow the body.
+    pub(super) fn trailers(&self, headers: &HeaderMap) -> Trailers {
+        if self.trailer { Trailers::announced_in(headers) } else { Trailers::default() }
+    }
+
+    /// Whether the client holds its body back until it is asked for it.
+    pub(super) fn expects_continue(&self, parts: &Parts) -> bool {
+        self.expect && parts.version != Version::HTTP_10
     }
 
     fn look_at_custom(&mut self, name: &str) {
@@ -221,7 +237,7 @@ pub(super) fn strip_request(headers: &mut HeaderMap, seen: &Seen) {
         }
     }
     if seen.expect {
-        // Answered by this router as soon as the server takes the body.
+        // Asked of the server anew, if it is to be.
         headers.remove(header::EXPECT);
     }
     if seen.proxy_authentication {
@@ -232,12 +248,13 @@ pub(super) fn strip_request(headers: &mut HeaderMap, seen: &Seen) {
     }
 }
 
-/// Takes off what belongs to the server's connection. What it would like to speak instead, an answer
-/// with 426 must say (RFC 9110, section 15.5.22).
-pub(super) fn strip_response(headers: &mut HeaderMap, status: StatusCode) {
+/// Takes off what belongs to the server's connection; returns what may follow the body. What it would
+/// like to speak instead, an answer with 426 must say (RFC 9110, section 15.5.22).
+pub(super) fn strip_response(headers: &mut HeaderMap, status: StatusCode) -> Trailers {
     let mut seen = Seen::look(headers);
     seen.upgrade &= status != StatusCode::UPGRADE_REQUIRED;
     strip_connection(headers, &seen);
+    seen.trailers(headers)
 }
 
 /// Takes off what belongs to one connection in either direction.

@@ -8,19 +8,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Worker, plan::ServicePlan, respond::Refusal};
+use super::{Worker, head, plan::ServicePlan, respond::Refusal};
 use crate::{
-    listener::{BoxError, Connection, Phase, Watch},
+    fields::Trailers,
+    listener::{BoxError, Connection, Interim, Phase, Watch},
     plugin::message::{BodyStream, ClientId},
-    upstream::{Endpoint, body::ResponseBody},
+    upstream::{Endpoint, OnInterim, body::ResponseBody},
 };
 
 /// A body on its way to the client.
 pub struct Reply {
     kind: Kind,
+    /// What may follow it.
+    trailers: Trailers,
     /// Dropped with the body: the message has ended then.
     exchange: Option<Exchange>,
 }
@@ -36,15 +39,25 @@ enum Kind {
 
 impl Reply {
     pub(crate) fn own(bytes: Bytes) -> Self {
-        Self { kind: Kind::Own(Some(bytes).filter(|bytes| !bytes.is_empty())), exchange: None }
+        Self::of(Kind::Own(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
     pub(crate) fn server(body: ResponseBody) -> Self {
-        Self { kind: Kind::Server(body), exchange: None }
+        Self::of(Kind::Server(body))
     }
 
     pub(crate) fn filtered(body: BodyStream) -> Self {
-        Self { kind: Kind::Filtered(body), exchange: None }
+        Self::of(Kind::Filtered(body))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, trailers: Trailers::default(), exchange: None }
+    }
+
+    /// With what its head announced to follow it.
+    pub(super) fn announcing(mut self, trailers: Trailers) -> Self {
+        self.trailers = trailers;
+        self
     }
 
     /// Ends this exchange with the body.
@@ -90,7 +103,14 @@ impl Body for Reply {
                 exchange.worker.metrics.reports.broke_off(exchange, &**error);
             }
         }
-        Poll::Ready(frame)
+        match frame {
+            Some(Ok(frame)) if frame.is_trailers() => {
+                let mut trailers = frame.into_trailers().unwrap_or_default();
+                this.trailers.admit_response(&mut trailers);
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -117,6 +137,8 @@ pub(crate) struct Exchange {
     pub(super) connection: Arc<Connection>,
     /// Its deadlines: the connection's own, unless that carries several messages.
     pub(super) watch: Arc<Watch>,
+    /// Where what comes before its response goes.
+    interim: Interim,
     started: Instant,
     status: StatusCode,
     /// None until it is known.
@@ -132,10 +154,16 @@ const UNKNOWN_BODY: Duration = Duration::from_secs(60);
 
 impl Exchange {
     /// A message whose service is not known yet.
-    pub(super) fn begin(worker: Arc<Worker>, connection: Arc<Connection>, watch: Arc<Watch>) -> Self {
+    pub(super) fn begin(
+        worker: Arc<Worker>,
+        connection: Arc<Connection>,
+        watch: Arc<Watch>,
+        interim: Interim,
+    ) -> Self {
         watch.disarm();
         let (started, status) = (Instant::now(), StatusCode::OK);
-        Self { worker, connection, watch, started, status, service: None, client: None, server: None }
+        let (service, client, server) = (None, None, None);
+        Self { worker, connection, watch, interim, started, status, service, client, server }
     }
 
     /// It is for this service.
@@ -184,6 +212,13 @@ impl Exchange {
                 plan.unknown.end(self.status, seconds);
             }
         }
+    }
+}
+
+impl OnInterim for Exchange {
+    fn on_interim(&self, status: StatusCode, mut headers: HeaderMap) {
+        head::strip_response(&mut headers, status);
+        self.interim.inform(&self.connection, status, headers);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Version};
+use http::{HeaderName, HeaderValue, Version};
 
 use crate::{
     config::{Cidr, ClientIdSource, EncodedSlashes, ProxyConfig, RouteConfig},
@@ -91,6 +91,14 @@ impl Settings {
         Self { pass: Some(pass), ..self }
     }
 
+    /// Whether a header decides where a message goes or whose it is.
+    pub fn goes_by(&self, name: &HeaderName) -> bool {
+        let identifies =
+            |source: &ClientIdSource| matches!(source, ClientIdSource::Header(header) if header == name);
+        let routes = |route: &RouteConfig| route.headers.iter().any(|(header, _)| header == name);
+        self.client_id.iter().any(identifies) || self.routes.iter().any(routes)
+    }
+
     /// Whether this peer may say on whose behalf it sends.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(peer))
@@ -141,6 +149,8 @@ pub fn listener_options(proxy: &ProxyConfig) -> ListenerOptions {
         max_connections: proxy.limits.connections,
         max_connections_per_peer: proxy.limits.connections_per_peer.unwrap_or(0),
         max_head: proxy.limits.head,
+        max_unread: proxy.limits.unread,
+        unread_timeout: proxy.timeouts.unread,
         max_streams: proxy.limits.streams,
         first_byte_timeout: proxy.timeouts.first_byte,
         handshake_timeout: proxy.timeouts.handshake,

@@ -2,12 +2,14 @@
 
 mod connections;
 mod detours;
+mod early;
 mod framing;
 mod http2;
 mod http2_clients;
 mod http2_servers;
 mod rig;
 mod routing;
+mod strict;
 mod trouble;
 mod tunnels;
 mod uploads;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
+    fields::Trailers,
     listener::{BoxError, Incoming, Phase, Watch},
     plugin::body::BodyStream,
 };
@@ -20,6 +21,8 @@ pub(super) struct Upload {
     pub(super) incoming: Incoming,
     /// How many more bytes may come.
     pub(super) allowed: u64,
+    /// What may follow it.
+    pub(super) trailers: Trailers,
     /// The message's deadline.
     pub(super) watch: Arc<Watch>,
     /// How long the server may then take to answer.
@@ -135,6 +138,11 @@ impl Body for Upload {
         }
         if this.incoming.is_end_stream() {
             ended(&this.watch, this.response_timeout);
+        }
+        if frame.is_trailers() {
+            let mut trailers = frame.into_trailers().unwrap_or_default();
+            this.trailers.admit_request(&mut trailers);
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         Poll::Ready(Some(Ok(frame)))
     }

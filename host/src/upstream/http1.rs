@@ -9,12 +9,16 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
 
 use super::{
     BoxError, Endpoint, RequestBody, UpstreamOptions, endpoint::InFlight, outgoing::RequestHead, pool::Lease,
@@ -26,6 +30,10 @@ use crate::http1::{
     poll_fill,
     response::{Parser, ResponseHead, Unreadable},
 };
+
+/// For a server to say whether it wants a body that its client holds back. Many never do, so that the
+/// body has to be sent without a word some time (RFC 9110, section 10.1.1); curl waits for as long.
+const CONTINUE: Duration = Duration::from_secs(1);
 
 /// How a connection failed its message.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +71,8 @@ pub struct Http1 {
     read: BytesMut,
     outbox: Outbox<RequestBody>,
     parser: Parser,
+    /// Until when the server is waited for to ask for the body.
+    asked: Option<Pin<Box<Sleep>>>,
     /// Why no more is written; the server may still have answered.
     unwritable: Option<Http1Error>,
     /// Nothing is under way on it, and the server keeps it open.
@@ -77,6 +87,7 @@ impl Http1 {
             read: BytesMut::new(),
             outbox: Outbox::default(),
             parser: Parser::new(options.max_head),
+            asked: None,
             unwritable: None,
             at_rest: true,
         }
@@ -94,24 +105,65 @@ impl Http1 {
     }
 
     /// Polls for the head of the response, sending the request meanwhile.
-    fn poll_head(&mut self, cx: &mut Context<'_>, to: &Method) -> Poll<Result<ResponseHead, Http1Error>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &RequestHead<'_>,
+    ) -> Poll<Result<ResponseHead, Http1Error>> {
         loop {
             self.upload(cx)?;
-            if let Some(head) = self.parser.parse(&mut self.read, to)? {
-                if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
-                    continue;
+            if let Some(head) = self.parser.parse(&mut self.read, request.method)? {
+                match head.status {
+                    StatusCode::CONTINUE => self.send_body(),
+                    StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(self.answered(head)),
+                    status if status.is_informational() => request.interim.on_interim(status, head.headers),
+                    _ => return Poll::Ready(self.answered(head)),
                 }
-                return Poll::Ready(Ok(head));
+                continue;
             }
-            match ready!(self.poll_fill(cx, 0)) {
-                Ok(1..) => {}
-                Ok(0) => return Poll::Ready(Err(self.unwritable.take().unwrap_or(Http1Error::Closed))),
-                Err(error) => {
+            match self.poll_fill(cx, 0) {
+                Poll::Pending => match &mut self.asked {
+                    Some(asked) => {
+                        ready!(asked.as_mut().poll(cx));
+                        self.send_body();
+                    }
+                    None => return Poll::Pending,
+                },
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(self.unwritable.take().unwrap_or(Http1Error::Closed)));
+                }
+                Poll::Ready(Err(error)) => {
                     let error = Http1Error::Io(error);
                     return Poll::Ready(Err(self.unwritable.take().unwrap_or(error)));
                 }
             }
         }
+    }
+
+    /// The client holds the body back until the server asks for it, or has been asked for long enough.
+    fn hold_body(&mut self) {
+        self.outbox.hold();
+        self.asked = self.outbox.is_held().then(|| Box::pin(sleep(CONTINUE)));
+    }
+
+    fn send_body(&mut self) {
+        self.outbox.release();
+        self.asked = None;
+    }
+
+    /// The response begins. A body that was not asked for is sent if the server seems to have accepted
+    /// the request, as clients do; one that cannot be sent any more is given up, so that its client is
+    /// not left to send what nobody reads.
+    fn answered(&mut self, head: ResponseHead) -> Result<ResponseHead, Http1Error> {
+        let refused = self.outbox.is_held() && !head.status.is_success() && !head.status.is_informational();
+        if refused || self.unwritable.is_some() {
+            self.outbox.abandon();
+        }
+        self.send_body();
+        // What can be seen to be malformed is found before anything of the response was passed on.
+        head.decoder.check(&self.read)?;
+        Ok(head)
     }
 
     /// Sends what can be sent. A server that takes no more may have answered all the same.
@@ -159,7 +211,10 @@ pub(crate) async fn send(
     http1.parser.begin();
     let framing = framing(&request, &body);
     http1.outbox.begin(body, framing, |text| write_head(text, endpoint, &request, framing));
-    match std::future::poll_fn(|cx| http1.poll_head(cx, request.method)).await {
+    if request.expects_continue {
+        http1.hold_body();
+    }
+    match std::future::poll_fn(|cx| http1.poll_head(cx, &request)).await {
         Ok(head) => Ok(Http1Body::response(head, lease, in_flight)),
         Err(error) => {
             let body = http1.outbox.take_back();
@@ -192,6 +247,9 @@ fn write_head(text: &mut Vec<u8>, endpoint: &Endpoint, head: &RequestHead<'_>, f
         !matches!(*name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
     });
     write_framing(text, framing);
+    if head.expects_continue && !matches!(framing, None | Some(Framing::Length(0))) {
+        write_line(text, "expect", b"100-continue");
+    }
     text.extend_from_slice(b"\r\n");
 }
 
@@ -248,6 +306,9 @@ impl Http1Body {
         let http1 = lease.connection();
         loop {
             http1.upload(cx)?;
+            if http1.unwritable.is_some() {
+                http1.outbox.abandon();
+            }
             if let Some(frame) = self.decoder.decode(&mut http1.read)? {
                 return Poll::Ready(Ok(Some(frame)));
             }
@@ -304,7 +365,7 @@ mod tests {
     use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
-    use crate::upstream::{Endpoints, Metrics, UpstreamOptions};
+    use crate::upstream::{Endpoints, Metrics, UpstreamOptions, interim::Ignored};
 
     fn endpoint(uri: &str) -> std::sync::Arc<Endpoint> {
         let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
@@ -335,7 +396,8 @@ mod tests {
             map.append(*name, value.parse().unwrap());
         }
         let mut outbox = Outbox::default();
-        let head = RequestHead { method: &method, target: "/a?b", headers: &map };
+        let (expects_continue, interim) = (false, &Ignored);
+        let head = RequestHead { method: &method, target: "/a?b", headers: &map, expects_continue, interim };
         let (endpoint, framing) = (endpoint("http://h:81/base"), framing(&head, &body));
         outbox.begin(body, framing, |text| write_head(text, &endpoint, &head, framing));
         let written = std::future::poll_fn(|cx| outbox.poll(cx, &mut socket)).await;

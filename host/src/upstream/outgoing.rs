@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, Method, Request};
 
-use super::RequestBody;
+use super::{OnInterim, RequestBody};
 
 /// A request that is ready to be sent, as its server speaks.
 pub enum Outgoing<'a> {
@@ -22,4 +22,9 @@ pub struct RequestHead<'a> {
     pub target: &'a str,
     /// Nothing that belongs to the client's connection; lengths are written by the body, not by them.
     pub headers: &'a HeaderMap,
+    /// Whether the client holds its body back until it is asked for it, so that the server is asked
+    /// whether it wants the body (`expect: 100-continue`, RFC 9110, section 10.1.1).
+    pub expects_continue: bool,
+    /// Is told of what comes before the response.
+    pub interim: &'a dyn OnInterim,
 }

@@ -14,6 +14,7 @@ mod clients;
 mod command_line;
 mod conditions;
 mod crashes;
+mod differential;
 mod direct;
 mod discovery;
 mod discovery_cluster;

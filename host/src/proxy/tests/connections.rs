@@ -15,8 +15,7 @@ async fn rig(server: &Server, limits: &str) -> Rig {
 }
 
 /// A body of unknown length, with trailers.
-const CHUNKS: &str =
-    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\nhost: no\r\n\r\n";
+const CHUNKS: &str = "HTTP/1.1 200 OK\r\ntrailer: x-sum, host\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\nhost: no\r\n\r\n";
 
 #[tokio::test]
 async fn old_clients_are_told_by_the_end() {

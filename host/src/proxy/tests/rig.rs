@@ -273,6 +273,17 @@ async fn answer(mut stream: TcpStream, requests: Arc<Mutex<Vec<String>>>, respon
     }
 }
 
+/// The head of the next request, with whatever came of its body in the same read.
+pub(in crate::proxy) async fn hear_head(stream: &mut TcpStream) -> Option<String> {
+    let mut read = Vec::new();
+    while !read.windows(4).any(|window| window == b"\r\n\r\n") {
+        if stream.read_buf(&mut read).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some(String::from_utf8_lossy(&read).into_owned())
+}
+
 /// The next request with its body; none once the connection is closed.
 pub(in crate::proxy) async fn hear(stream: &mut TcpStream) -> Option<String> {
     let mut read = Vec::new();
@@ -286,7 +297,10 @@ pub(in crate::proxy) async fn hear(stream: &mut TcpStream) -> Option<String> {
         let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
         let whole = match length {
             Some(length) => body.len() >= length,
-            None if lower.contains("transfer-encoding: chunked") => body.ends_with("0\r\n\r\n"),
+            None if lower.contains("transfer-encoding: chunked") => {
+                let trailed = body.contains("\r\n0\r\n") && body.ends_with("\r\n\r\n");
+                trailed || body.ends_with("0\r\n\r\n")
+            }
             None => true,
         };
         if whole {

@@ -62,7 +62,13 @@ impl Rig {
     async fn send(&self, messages: usize) {
         let headers = HeaderMap::new();
         for _ in 0..messages {
-            let head = RequestHead { method: &Method::GET, target: "/", headers: &headers };
+            let head = RequestHead {
+                method: &Method::GET,
+                target: "/",
+                headers: &headers,
+                expects_continue: false,
+                interim: &crate::upstream::interim::Ignored,
+            };
             let request = Outgoing::Http1(head, RequestBody::Empty);
             let sent = self.pools.send(&self.endpoint, Connections::Any, request, None).await;
             assert!(matches!(sent, Sent::Answered(response) if response.status() == 204));
