@@ -19,14 +19,18 @@ use h2::{
     Reason, SendStream,
     client::{Connection, ResponseFuture, SendRequest},
 };
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{net::TcpStream, task::AbortHandle, time::timeout};
+use tokio::{
+    net::TcpStream,
+    task::AbortHandle,
+    time::{Sleep, sleep, timeout},
+};
 
 use super::{
-    BoxError, Metrics, RequestBody, UpstreamOptions, dial::DialError, endpoint::InFlight, pool::Stream,
+    BoxError, Metrics, OnInterim, RequestBody, UpstreamOptions, dial::DialError, endpoint::InFlight, pool::Stream,
     replay::Recorded,
 };
 use crate::{
@@ -48,6 +52,21 @@ const MOST_STREAMS: usize = 100;
 const SILENCE: Duration = Duration::from_secs(20);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(40);
 
+/// For a server to say whether it wants a body that its client holds back; many never do (RFC 9110,
+/// section 10.1.1).
+const CONTINUE: Duration = Duration::from_secs(1);
+/// Interim responses to one request.
+const MOST_INTERIM: usize = 32;
+
+/// What a message wants besides its response.
+#[derive(Clone, Copy)]
+pub struct Wishes<'a> {
+    /// The client holds its body back until it is asked for it.
+    pub expects_continue: bool,
+    /// Is told of what comes before the response.
+    pub interim: &'a dyn OnInterim,
+}
+
 /// How a stream failed its message.
 #[derive(Debug, thiserror::Error)]
 pub enum Http2Error {
@@ -66,6 +85,9 @@ pub enum Http2Error {
     /// HTTP/2 has no way to say it.
     #[error("the request cannot be sent over HTTP/2")]
     Unsendable(#[source] h2::Error),
+    /// Interim responses and no other.
+    #[error("interim responses without end")]
+    Endless,
     /// What the client wants to speak needs extended CONNECT (RFC 8441).
     #[error("the server takes no tunnels over HTTP/2: it does not announce extended CONNECT")]
     NoTunnels,
@@ -172,6 +194,7 @@ impl Http2 {
         &self,
         stream: Stream,
         request: Request<RequestBody>,
+        wishes: Wishes<'_>,
         in_flight: InFlight,
     ) -> Result<Response<Http2Body>, Unanswered> {
         let (mut head, body) = request.into_parts();
@@ -191,6 +214,10 @@ impl Http2 {
         let tunnels = protocol.is_some();
         let ended = body.is_end_stream() && !tunnels;
         let length = if tunnels { None } else { length(&head.headers, &body) };
+        let held = (wishes.expects_continue && !ended && !tunnels).then(|| {
+            head.headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+            Box::pin(sleep(CONTINUE))
+        });
         if let Err(error) = std::future::poll_fn(|cx| sender.poll_ready(cx)).await {
             return Err(Unanswered::unsent(body, Http2Error::Refused(error)));
         }
@@ -206,7 +233,7 @@ impl Http2 {
             (false, true) => Sending::Nothing,
             (false, false) => Sending::Body(Outgoing::new(Recorded::new(body), send, length)),
         };
-        let exchange = Exchange { response, sending };
+        let exchange = Exchange { response, sending, held, interim: wishes.interim, informed: 0 };
         exchange.answer(Held { _stream: stream, _in_flight: in_flight }).await
     }
 }
@@ -260,12 +287,17 @@ enum Sending {
 }
 
 /// A request that was sent, in part or as a whole.
-struct Exchange {
+struct Exchange<'a> {
     response: ResponseFuture,
     sending: Sending,
+    /// Until when the server is waited for to ask for the body.
+    held: Option<Pin<Box<Sleep>>>,
+    interim: &'a dyn OnInterim,
+    /// Interim responses that came.
+    informed: usize,
 }
 
-impl Exchange {
+impl Exchange<'_> {
     async fn answer(mut self, held: Held) -> Result<Response<Http2Body>, Unanswered> {
         let answered = std::future::poll_fn(|cx| self.poll_answer(cx)).await;
         let response = match answered {
@@ -280,6 +312,8 @@ impl Exchange {
                 body.tunnel = Some(StreamTunnel::new(send, receive));
                 return Ok(Response::from_parts(head, body));
             }
+            // A body that was not asked for, and that the server has refused to look at.
+            Sending::Body(_) if self.held.is_some() && !head.status.is_success() => {}
             // Others than the head of the response wait for the rest of the body.
             Sending::Body(rest) => body.upload = Some(Upload::begin(rest)),
             Sending::Tunnel(_) | Sending::Sent(_) | Sending::Nothing => {}
@@ -293,7 +327,15 @@ impl Exchange {
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<h2::RecvStream>, Http2Error>> {
-        if let Sending::Body(body) = &mut self.sending {
+        while let Poll::Ready(Some(interim)) = self.response.poll_informational(cx) {
+            self.inform(interim.map_err(failed)?)?;
+        }
+        if let Some(held) = &mut self.held
+            && held.as_mut().poll(cx).is_ready()
+        {
+            self.held = None;
+        }
+        if let (Sending::Body(body), None) = (&mut self.sending, &self.held) {
             match body.poll(cx) {
                 Poll::Ready(Err(Unsent::Body(error))) => {
                     body.reset(Reason::CANCEL);
@@ -305,6 +347,22 @@ impl Exchange {
             }
         }
         Pin::new(&mut self.response).poll(cx).map_err(failed)
+    }
+
+    /// What came before the response.
+    fn inform(&mut self, interim: Response<()>) -> Result<(), Http2Error> {
+        self.informed += 1;
+        if self.informed > MOST_INTERIM {
+            return Err(Http2Error::Endless);
+        }
+        let (head, ()) = interim.into_parts();
+        match head.status {
+            StatusCode::CONTINUE => self.held = None,
+            // HTTP/2 has none (RFC 9113, section 8.6).
+            StatusCode::SWITCHING_PROTOCOLS => {}
+            status => self.interim.on_interim(status, head.headers),
+        }
+        Ok(())
     }
 
     fn sent(&mut self) {

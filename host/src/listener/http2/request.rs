@@ -12,25 +12,54 @@ use std::{
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http::{HeaderValue, Method, Request, Uri, header, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
+};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::super::{BoxError, Incoming, OnUpgrade, wire::Upgraded};
+use super::super::{BoxError, Incoming, Informs, OnUpgrade, wire::Upgraded};
 use crate::{
     grpc,
     http1::{Malformed, request::Refused},
     http2::{cookies, received::Received},
 };
 
-/// What the body of a request and the task of its stream tell each other.
+/// Interim responses that wait to be sent; more are dropped, as any may be.
+const MOST_WAITING: usize = 16;
+
+/// What the handler of a request and the task of its stream tell each other.
 #[derive(Default)]
 pub(super) struct Link {
     /// Somebody wants the body.
     pub(super) wanted: AtomicBool,
     /// What is left of a body that nobody wants any more.
     pub(super) unread: Mutex<Option<RecvStream>>,
+    /// Whether there are interim responses, so that mostly no lock is needed to know.
+    informed: AtomicBool,
+    interim: Mutex<Vec<(StatusCode, HeaderMap)>>,
+}
+
+impl Link {
+    /// Takes the interim responses that wait. Mostly none.
+    pub(super) fn interim(&self) -> Vec<(StatusCode, HeaderMap)> {
+        match self.informed.swap(false, Relaxed) {
+            true => std::mem::take(&mut *self.interim.lock()),
+            false => Vec::new(),
+        }
+    }
+}
+
+impl Informs for Link {
+    fn inform(&self, status: StatusCode, headers: HeaderMap) {
+        // It is the task of the stream that says so, which looks at it before it waits again.
+        let mut interim = self.interim.lock();
+        if interim.len() < MOST_WAITING {
+            interim.push((status, headers));
+            self.informed.store(true, Relaxed);
+        }
+    }
 }
 
 /// The body of a request on a stream. What is left of it when it is dropped is for the stream's task to

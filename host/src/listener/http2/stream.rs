@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, response::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, response::Parts};
 use http_body::Body;
 use http_body_util::Full;
 
@@ -95,14 +95,18 @@ impl<H: Handler> Stream<H> {
         F: Future<Output = Result<Response<H::Body>, BoxError>>,
     {
         let answered = std::future::poll_fn(|cx| {
-            if let Poll::Ready(answered) = handling.as_mut().poll(cx) {
-                return Poll::Ready(Some(answered));
+            let answered = handling.as_mut().poll(cx);
+            for (status, headers) in self.link.interim() {
+                self.inform(status, headers);
             }
-            if *expects_continue && self.link.wanted.load(Relaxed) {
+            if answered.is_pending() && *expects_continue && self.link.wanted.load(Relaxed) {
                 *expects_continue = false;
-                self.inform(StatusCode::CONTINUE);
+                self.inform(StatusCode::CONTINUE, HeaderMap::new());
             }
-            self.poll_cancelled(cx).map(|()| None)
+            match answered {
+                Poll::Ready(answered) => Poll::Ready(Some(answered)),
+                Poll::Pending => self.poll_cancelled(cx).map(|()| None),
+            }
         });
         match answered.await? {
             Ok(response) => Some(response),
@@ -114,9 +118,13 @@ impl<H: Handler> Stream<H> {
         }
     }
 
-    fn inform(&mut self, status: StatusCode) {
+    fn inform(&mut self, status: StatusCode, mut headers: HeaderMap) {
+        strip_forbidden(&mut headers);
+        // One that says how long it is would be read in two ways: it has no body.
+        headers.remove(header::CONTENT_LENGTH);
         let mut response = Response::new(());
         *response.status_mut() = status;
+        *response.headers_mut() = headers;
         // If it cannot be sent, there is nobody to wait for it.
         let _ = self.respond.send_informational(response);
     }

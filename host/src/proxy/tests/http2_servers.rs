@@ -425,3 +425,68 @@ async fn a_connection_that_breaks_is_replaced_once_for_all() {
     assert!(replies.iter().all(|reply| reply.body == "a"), "{replies:?}");
     assert!(accepted.load(Ordering::SeqCst) <= 3);
 }
+
+#[tokio::test]
+async fn hints_pass_between_all_versions() {
+    let one = Server::answering(
+        "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none",
+    )
+    .await;
+    let two = Server2::following(&server::Builder::new(), |_, _, _, mut respond| {
+        Box::pin(async move {
+            let hints = Response::builder().status(103).header("link", "</a>").body(()).unwrap();
+            respond.send_informational(hints).unwrap();
+            answer(&mut respond, "two");
+        })
+    })
+    .await;
+    let text = format!(
+        "[service.one]\nservers = [\"{}\"]\n[service.two]\nservers = [\"{}\"]\n",
+        one.uri(),
+        two.uri()
+    );
+    let rig = Rig::start(&text).await;
+    for name in ["one", "two"] {
+        let client = Client2::connect(rig.address()).await;
+        let mut sender = client.sender.clone().ready().await.unwrap();
+        let (mut response, _) = sender.send_request(get(&format!("/{name}/")), true).unwrap();
+        let hints = in_time("hints", std::future::poll_fn(|cx| response.poll_informational(cx))).await;
+        let hints = hints.unwrap().unwrap();
+        assert_eq!((hints.status(), &hints.headers()["link"]), (StatusCode::EARLY_HINTS, &"</a>".parse().unwrap()));
+        assert_eq!(in_time("an answer", read_reply(response)).await.unwrap().body, name);
+        let mut client = rig.client().await;
+        client.say(&format!("GET /{name}/ HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")).await;
+        let all = client.rest().await;
+        assert!(all.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n"), "{all}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_http2_is_asked_whether_it_wants_a_body() {
+    let server = Server2::following(&server::Builder::new(), |_, stream, request, mut respond| {
+        Box::pin(async move {
+            if stream == 0 {
+                let refusal = Response::builder().status(403).body(()).unwrap();
+                respond.send_response(refusal, true).unwrap();
+                return;
+            }
+            respond.send_informational(Response::builder().status(100).body(()).unwrap()).unwrap();
+            let mut body = request.into_body();
+            let data = body.data().await.unwrap().unwrap();
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            stream.send_data(data, true).unwrap();
+        })
+    })
+    .await;
+    let rig = rig("", &server.uri()).await;
+    let mut client = rig.client().await;
+    let head = "POST /chat/ HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    client.say(head).await;
+    assert_eq!(client.reply().await.status, 403, "and the body was never asked for");
+    let mut client = rig.client().await;
+    client.say(head).await;
+    assert_eq!(client.reply().await.status, 100);
+    client.say("body").await;
+    assert_eq!(client.reply().await.body, "body");
+    assert!(server.heard.lock().iter().all(|(_, request)| request.headers()["expect"] == "100-continue"));
+}

@@ -159,7 +159,7 @@ impl Pool {
     /// A stream, once there is room on a connection, or one is open.
     pub(super) async fn wait_for_stream(
         self: Arc<Self>,
-        connections: Connections,
+        mut connections: Connections,
     ) -> Result<Stream, UpstreamError> {
         let deadline = Instant::now() + self.shared.options.queue_timeout;
         if self.http2.waiting.load(Relaxed) >= self.shared.options.max_queue {
@@ -185,6 +185,8 @@ impl Pool {
             if timeout_at(deadline, room).await.is_err() {
                 return Err(self.busy());
             }
+            // What there is room on now will do.
+            connections = Connections::Any;
         }
     }
 
