@@ -44,13 +44,10 @@ pub trait Handler: Send + Sync + 'static {
     /// What responses carry.
     type Body: Body<Data = Bytes, Error = BoxError> + Send + Unpin + 'static;
 
-    /// Answers one request; an error breaks its connection or stream off without an answer. `watch` has
-    /// the deadlines of this message: those of the connection, unless it carries several at a time. Once
-    /// there is a response, the listener ends it when the client does not take it by then.
+    /// Answers one request; an error breaks its connection or stream off without an answer.
     fn handle(
         self: Arc<Self>,
-        connection: Arc<Connection>,
-        watch: Arc<Watch>,
+        carrier: Carrier,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Self::Body>, BoxError>> + Send + 'static;
 
@@ -67,6 +64,17 @@ pub trait Handler: Send + Sync + 'static {
     fn supervisor(&self) -> Supervisor {
         Supervisor::default()
     }
+}
+
+/// What carries one message.
+pub struct Carrier {
+    /// On which it came.
+    pub connection: Arc<Connection>,
+    /// Its deadlines: those of the connection, unless that carries several at a time. Once there is a
+    /// response, the listener ends it when the client does not take it by then.
+    pub watch: Arc<Watch>,
+    /// Where its interim responses go.
+    pub interim: Interim,
 }
 
 /// What is known of the connection on which a request came.

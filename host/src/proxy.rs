@@ -47,8 +47,7 @@ use http::{Request, Response};
 
 use crate::{
     listener::{
-        self, BoxError, Connection, Handler, Incoming, ListenError, ListenerOptions, Phase, Running,
-        Unserved, Watch,
+        self, BoxError, Carrier, Handler, Incoming, ListenError, ListenerOptions, Phase, Running, Unserved,
     },
     resolve::{Explanation, Question},
     supervise::Supervisor,
@@ -162,11 +161,10 @@ impl Handler for Worker {
 
     fn handle(
         self: Arc<Self>,
-        connection: Arc<Connection>,
-        watch: Arc<Watch>,
+        carrier: Carrier,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Reply>, BoxError>> + Send + 'static {
-        exchange::answer(self, connection, watch, request)
+        exchange::answer(self, carrier, request)
     }
 
     fn overdue(&self, phase: Phase, peer: SocketAddr) {

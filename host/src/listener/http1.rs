@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt, sync::oneshot, time::timeout};
 
 use super::{
-    BoxError, Connection, Handler, Incoming, OnUpgrade, Phase, refuse,
+    BoxError, Carrier, Connection, Handler, Incoming, Interim, OnUpgrade, Phase, refuse,
     socket::Socket,
     wire::{Upgraded, Wire, WireBody, Writer},
     worker::Worker,
@@ -143,8 +143,10 @@ impl<H: Handler> Client<'_, H> {
         let mut keep_alive = head.keep_alive;
         self.unread = self.worker.options.max_unread;
         let (request, upgraded) = self.request(head);
-        let (handler, watch) = (self.worker.handler.clone(), self.connection.watch.clone());
-        let handling = pin!(handler.handle(self.connection.clone(), watch, request));
+        let (handler, connection) = (self.worker.handler.clone(), self.connection.clone());
+        let interim = if to.http11 { Interim::Connection } else { Interim::Nowhere };
+        let carrier = Carrier { watch: connection.watch.clone(), connection, interim };
+        let handling = pin!(handler.handle(carrier, request));
         let Some(response) = self.answer(handling).await else { return After::Nothing };
         let (mut head, body) = response.into_parts();
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(upgraded)) = (head.status, upgraded) {

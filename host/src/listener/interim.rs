@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use http::{HeaderMap, Request, StatusCode, Version, header};
+use http::{HeaderMap, StatusCode, header};
 use parking_lot::Mutex;
 
 use super::Connection;
@@ -14,8 +14,7 @@ use crate::http1::outbox::write_headers;
 /// Bytes of interim responses that wait for a client to take them; more are dropped, as any may be.
 const MOST_WAITING: usize = 64 << 10;
 
-/// Takes the interim responses of one message on a connection that carries several at a time. The
-/// listener puts it into the extensions of the request, as an [`Interim`].
+/// Takes the interim responses of one message on a connection that carries several at a time.
 pub trait Informs: Send + Sync {
     /// Passes one on, or drops it if the client takes none any more. `headers` have nothing that
     /// belongs to the server's connection.
@@ -35,15 +34,6 @@ pub enum Interim {
 }
 
 impl Interim {
-    /// Of a request that came on this connection.
-    pub fn of<B>(request: &mut Request<B>, connection: &Connection) -> Self {
-        match request.version() {
-            _ if connection.multiplexed => request.extensions_mut().remove::<Self>().unwrap_or_default(),
-            Version::HTTP_11 => Self::Connection,
-            _ => Self::Nowhere,
-        }
-    }
-
     /// Passes a response with a status of 1xx, but not 101, on. `connection` is that of the message.
     pub fn inform(&self, connection: &Connection, status: StatusCode, headers: HeaderMap) {
         match self {

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     grpc,
-    listener::{BoxError, Connection, Incoming, Interim, Phase, Watch},
+    listener::{BoxError, Carrier, Incoming, Phase},
     plugin::{
         body::ask_for_whole,
         message::{ClientId, target as target_of},
@@ -40,13 +40,11 @@ use crate::{
 /// Answers a request, whatever happens. An error only breaks its connection off.
 pub(super) async fn answer(
     worker: Arc<Worker>,
-    connection: Arc<Connection>,
-    watch: Arc<Watch>,
-    mut request: Request<Incoming>,
+    carrier: Carrier,
+    request: Request<Incoming>,
 ) -> Result<Response<Reply>, BoxError> {
-    let interim = Interim::of(&mut request, &connection);
     let (head, body) = request.into_parts();
-    let exchange = Exchange::begin(worker, connection, watch, interim);
+    let exchange = Exchange::begin(worker, carrier);
     let mut message = Inbound { exchange, head, cut: 0, expects_continue: false };
     // A filter may change what the client asked for.
     let is_call = grpc::is_call(&message.head.headers);

@@ -28,7 +28,7 @@ use crate::{
         Break, Endpoint, Outgoing, RequestBody, UpstreamError,
         body::ResponseBody,
         http1::Http1Error,
-        http2::Http2Error,
+        http2::{Http2Error, Wishes},
         outgoing::RequestHead,
         pool::{Connections, Sent},
     },
@@ -235,7 +235,8 @@ fn outgoing<'a>(
     };
     let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path);
     *request.uri_mut() = uri.build().map_err(|_| Refusal::Malformed("the request's target is no path"))?;
-    Ok(Outgoing::Http2(request))
+    let wishes = Wishes { expects_continue: inbound.expects_continue, interim: &inbound.exchange };
+    Ok(Outgoing::Http2(request, wishes))
 }
 
 fn is_idempotent(method: &Method) -> bool {

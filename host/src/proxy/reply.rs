@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{Worker, head, plan::ServicePlan, respond::Refusal};
 use crate::{
     fields::Trailers,
-    listener::{BoxError, Connection, Interim, Phase, Watch},
+    listener::{BoxError, Carrier, Connection, Interim, Phase, Watch},
     plugin::message::{BodyStream, ClientId},
     upstream::{Endpoint, OnInterim, body::ResponseBody},
 };
@@ -154,12 +154,8 @@ const UNKNOWN_BODY: Duration = Duration::from_secs(60);
 
 impl Exchange {
     /// A message whose service is not known yet.
-    pub(super) fn begin(
-        worker: Arc<Worker>,
-        connection: Arc<Connection>,
-        watch: Arc<Watch>,
-        interim: Interim,
-    ) -> Self {
+    pub(super) fn begin(worker: Arc<Worker>, carrier: Carrier) -> Self {
+        let Carrier { connection, watch, interim } = carrier;
         watch.disarm();
         let (started, status) = (Instant::now(), StatusCode::OK);
         let (service, client, server) = (None, None, None);

@@ -30,8 +30,8 @@ use tokio::{
 };
 
 use super::{
-    BoxError, Metrics, OnInterim, RequestBody, UpstreamOptions, dial::DialError, endpoint::InFlight, pool::Stream,
-    replay::Recorded,
+    BoxError, Metrics, OnInterim, RequestBody, UpstreamOptions, dial::DialError, endpoint::InFlight,
+    pool::Stream, replay::Recorded,
 };
 use crate::{
     http1::outbox::length,

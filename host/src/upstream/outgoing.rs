@@ -3,14 +3,14 @@
 
 use http::{HeaderMap, Method, Request};
 
-use super::{OnInterim, RequestBody};
+use super::{OnInterim, RequestBody, http2::Wishes};
 
 /// A request that is ready to be sent, as its server speaks.
 pub enum Outgoing<'a> {
     /// HTTP/1.1.
     Http1(RequestHead<'a>, RequestBody),
     /// HTTP/2 with prior knowledge.
-    Http2(Request<RequestBody>),
+    Http2(Request<RequestBody>, Wishes<'a>),
 }
 
 /// The head of a request over HTTP/1.1.

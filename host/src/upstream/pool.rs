@@ -111,7 +111,7 @@ impl Pools {
                     Err(failed) => broken(endpoint, failed.body, reused, failed.error.into()),
                 }
             }
-            Outgoing::Http2(request) => {
+            Outgoing::Http2(request, wishes) => {
                 let pool = self.pool(endpoint);
                 let stream = match pool.stream(connections) {
                     Some(stream) => stream,
@@ -122,7 +122,7 @@ impl Pools {
                     },
                 };
                 let (connection, reused) = (stream.connection().clone(), stream.is_on_reused());
-                match connection.send(stream, request, in_flight).await {
+                match connection.send(stream, request, wishes, in_flight).await {
                     Ok(response) => Sent::Answered(response.map(ResponseBody::Http2)),
                     Err(failed) => unanswered(endpoint, &connection, reused, failed),
                 }

@@ -13,10 +13,14 @@ use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, response::Parts};
 use http_body::Body;
 use http_body_util::Full;
+use tokio::time::timeout;
 
 use super::{
-    super::{BoxError, Handler, Phase, Watch, refuse, socket::Socket, wire::Upgraded, worker::Worker},
-    Active, ClientTunnel, LINGER,
+    super::{
+        BoxError, Carrier, Handler, Interim, Phase, Watch, refuse, socket::Socket, wire::Upgraded,
+        worker::Worker,
+    },
+    Active, ClientTunnel,
     request::{self, Link, Read, Tunnelled, Unread},
 };
 use crate::{
@@ -30,8 +34,8 @@ use crate::{
 
 /// For a client to read an answer that came early, before it is told that it may go on.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Bytes of a body that nobody wants and that are thrown away at most.
-const MOST_UNREAD: usize = 1 << 20;
+/// A client that may go on and sends nothing for so long has read its answer, or never will.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Serves a stream to its end.
 pub(super) async fn serve<H: Handler>(
@@ -69,9 +73,14 @@ struct Asked {
 
 impl<H: Handler> Stream<H> {
     async fn message(mut self, request: Request<super::super::Incoming>, mut asked: Asked) {
-        let (handler, connection) = (self.worker.handler.clone(), self.active.connection().clone());
+        let handler = self.worker.handler.clone();
+        let carrier = Carrier {
+            connection: self.active.connection().clone(),
+            watch: self.watch.clone(),
+            interim: Interim::Stream(self.link.clone()),
+        };
         let response = {
-            let handling = pin!(handler.handle(connection, self.watch.clone(), request));
+            let handling = pin!(handler.handle(carrier, request));
             self.answer(handling, &mut asked.expects_continue).await
         };
         let Some(response) = response else { return };
@@ -203,24 +212,26 @@ impl<H: Handler> Stream<H> {
     async fn linger(self, tunnelled: Option<RecvStream>) {
         let unread = tunnelled.or_else(|| self.link.unread.lock().take());
         let Some(stream) = unread else { return };
-        let mut unread = Unwanted { stream, left: MOST_UNREAD, owed: 0, open: false };
+        let options = &self.worker.options;
+        let mut unread = Unwanted { stream, left: options.max_unread, owed: 0, open: false };
         self.watch.arm(Phase::RequestBody, PAUSE);
-        std::future::poll_fn(|cx| {
+        let discarded = std::future::poll_fn(|cx| {
             self.watch.register(cx.waker());
             loop {
-                let over = unread.poll(cx).is_ready();
+                let over = unread.poll(cx, &self.watch).is_ready();
                 let overdue = self.watch.overdue().is_some();
                 match (over, overdue && !unread.open) {
                     (false, true) => {
-                        self.watch.arm(Phase::RequestBody, LINGER);
+                        self.watch.arm(Phase::RequestBody, SILENCE);
                         unread.open();
                     }
                     _ if over || overdue => return Poll::Ready(()),
                     _ => return Poll::Pending,
                 }
             }
-        })
-        .await;
+        });
+        // What is left then is not taken: the stream is reset with it, which harms no answer.
+        let _ = timeout(options.unread_timeout, discarded).await;
     }
 
     /// Says that the stream is something else from now on, and lets go of it.
@@ -264,7 +275,7 @@ impl<H: Handler> Stream<H> {
 struct Unwanted {
     stream: RecvStream,
     /// Bytes of it that are taken.
-    left: usize,
+    left: u64,
     /// Bytes that were taken and not given back to the window.
     owed: usize,
     /// The client may go on.
@@ -272,14 +283,16 @@ struct Unwanted {
 }
 
 impl Unwanted {
-    /// Takes what is there; ready once the client has ended it, or it is too much.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Takes what is there, which moves the deadline; ready once the client has ended it, or it is too
+    /// much.
+    fn poll(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<()> {
         while self.left > 0 {
             let Some(Ok(data)) = ready!(self.stream.poll_data(cx)) else { break };
-            self.left = self.left.saturating_sub(data.len());
+            self.left = self.left.saturating_sub(data.len() as u64);
             self.owed += data.len();
             if self.open {
                 self.open();
+                watch.touch();
             }
         }
         Poll::Ready(())

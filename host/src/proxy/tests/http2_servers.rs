@@ -452,12 +452,18 @@ async fn hints_pass_between_all_versions() {
         let (mut response, _) = sender.send_request(get(&format!("/{name}/")), true).unwrap();
         let hints = in_time("hints", std::future::poll_fn(|cx| response.poll_informational(cx))).await;
         let hints = hints.unwrap().unwrap();
-        assert_eq!((hints.status(), &hints.headers()["link"]), (StatusCode::EARLY_HINTS, &"</a>".parse().unwrap()));
+        assert_eq!(
+            (hints.status(), &hints.headers()["link"]),
+            (StatusCode::EARLY_HINTS, &"</a>".parse().unwrap())
+        );
         assert_eq!(in_time("an answer", read_reply(response)).await.unwrap().body, name);
         let mut client = rig.client().await;
         client.say(&format!("GET /{name}/ HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")).await;
         let all = client.rest().await;
-        assert!(all.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n"), "{all}");
+        assert!(
+            all.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n"),
+            "{all}"
+        );
     }
 }
 
