@@ -51,6 +51,10 @@ pub enum Cause {
     /// The limit `deadline`, and where it was found then if that is known.
     #[error("it took longer than its deadline of {}{}", Span(*.0), at(.1.as_deref()))]
     Deadline(Duration, Option<Box<str>>),
+    /// A script recursed deeper than its engine can. That is an exception of the script, which what clients
+    /// send may bring about, though no engine is left to throw it.
+    #[error("RangeError: it recursed deeper than the script engine's stack")]
+    Depth,
     /// The body that it reads broke off, or did not come in time: the fault of whoever sends it.
     #[error("the body that it reads broke off, or did not come in time")]
     Sender,
@@ -107,9 +111,12 @@ impl Cause {
             Self::Host(what) => Self::Host(text(what)),
             Self::Exit { status, said } => Self::Exit { status, said: text(said) },
             Self::Deadline(deadline, place) => Self::Deadline(deadline, place.map(text)),
-            bounded @ (Self::Sender | Self::Memory(_) | Self::Instances(_) | Self::Pool | Self::Missing) => {
-                bounded
-            }
+            bounded @ (Self::Sender
+            | Self::Depth
+            | Self::Memory(_)
+            | Self::Instances(_)
+            | Self::Pool
+            | Self::Missing) => bounded,
         }
     }
 }

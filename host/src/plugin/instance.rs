@@ -379,6 +379,7 @@ pub(super) async fn watched<F: Future>(ticker: &Ticker, guest: F) -> F::Output {
 fn failure(guest: &mut Guest, function: &'static str, error: &wasmtime::Error) -> CallError {
     let memory_refused = std::mem::take(&mut guest.memory.refused);
     let cause = match error.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) if guest.plugin.script.is_some() => Cause::Depth,
         Some(Trap::Interrupt) if guest.turn.as_ref().is_some_and(|turn| turn.clock.waits()) => Cause::Sender,
         Some(Trap::Interrupt) => Cause::Deadline(guest.plugin.deadline, guest.overrun.take()),
         _ if memory_refused => Cause::Memory(guest.plugin.settings.memory),

@@ -121,7 +121,7 @@ impl Stats {
     pub(super) fn count_failure(&self, cause: &Cause) {
         let label = match cause {
             Cause::Sender => return,
-            Cause::Said(_) | Cause::Nonsense(_) | Cause::Fault(_) | Cause::Missing => "error",
+            Cause::Said(_) | Cause::Nonsense(_) | Cause::Fault(_) | Cause::Missing | Cause::Depth => "error",
             Cause::Trap(_) | Cause::Exit { .. } => "trap",
             Cause::Deadline(..) => "timeout",
             Cause::Memory(_) => "memory",

@@ -115,6 +115,37 @@ async fn what_goes_wrong_is_named_with_file_line_and_column() {
 }
 
 #[tokio::test]
+async fn however_deep_it_recurses_a_script_is_no_crash() {
+    let upstream = Upstream::start("a").await;
+    let script = "\
+        const deep = (open, close) => open.repeat(200000) + close.repeat(200000);\n\
+        const nest = () => { let all = []; for (let i = 0; i < 200000; i++) all = [all]; return all; };\n\
+        const faults = {\n\
+          parse() { return JSON.parse(deep('[', ']')); },\n\
+          stringify() { return JSON.stringify(nest()); },\n\
+          text() { return String(nest()); },\n\
+          pattern() { return /(?:(a|ab)+)+$/.test('a'.repeat(100000) + 'b'); },\n\
+          code() { return new Function(deep('(', ')')); },\n\
+          getter() { const o = { get x() { return o.x; } }; return o.x; },\n\
+          sort() { const again = () => { [2, 1].sort(again); return 0; }; again(); },\n\
+        };\n\
+        export function onRequest() {\n\
+          const fault = request.header('fault');\n\
+          if (fault) { try { faults[fault](); } catch { request.setHeader('caught', fault); } }\n\
+        }\n";
+    let gateway = configured(script, "[plugin.geo]\ndeadline = \"5s\"\n", &upstream).await;
+    for fault in ["parse", "stringify", "text", "pattern", "code", "getter", "sort"] {
+        for _ in 0..2 {
+            let reply = gateway.get("/chat/").header("fault", fault).send().await;
+            assert!([200, 503].contains(&reply.status), "{fault}: {reply:?}");
+        }
+        gateway.get("/chat/").send().await.expect(200);
+    }
+    let entry = gateway.active("geo").await;
+    assert_eq!(entry["crashes"], 0, "{entry}\n{}", gateway.log());
+}
+
+#[tokio::test]
 async fn a_script_keeps_state_and_reads_its_configuration() {
     let upstream = Upstream::start("a").await;
     let script = "export function onRequest() {\n\
