@@ -37,7 +37,9 @@ fn project_of(file: &Path) -> Option<PathBuf> {
 }
 
 fn built(project: &Path) -> Result<PathBuf, WorkbenchError> {
-    for (place, extension) in BUILDS.iter().map(|place| (*place, "wasm")).chain([("", "js")]) {
+    // What a package is built from is no script, however it ends.
+    let script = (!project.join("package.json").exists()).then_some(("", "js"));
+    for (place, extension) in BUILDS.iter().map(|place| (*place, "wasm")).chain(script) {
         let mut found = files(&project.join(place), extension);
         match found.len() {
             0 => {}

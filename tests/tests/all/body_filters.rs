@@ -10,6 +10,8 @@ use flate2::{
 use message_flow_tests::{Gateway, Upstream};
 use serde_json::json;
 
+use super::languages::loaded;
+
 const SECRET: &str = "the secret is 4111-1111-1111-1111";
 const REDACTED: &str = "the secret is ****-1111-1111-1111";
 
@@ -50,8 +52,9 @@ const BROTLI: &[u8] = b"\x1b\x20\x00\xf8\x8d\xc4\x38\x16\xf2\x26\x9c\x29\x65\x4c
 
 async fn gateway(script: &str, settings: &str, upstream: &Upstream) -> Gateway {
     let config = format!("[plugin.look]\ndeadline = \"5s\"\n{settings}");
-    let gateway = Gateway::setup().config(&config).file("plugins/look.js", script).start().await;
-    gateway.active("look").await;
+    let gateway = Gateway::setup().config(&config).start().await;
+    gateway.drop_plugin("look.js", script);
+    loaded(&gateway, "look").await;
     gateway.put("chat", json!({ "server": upstream.uri(), "filters": ["look"] })).await;
     gateway
 }

@@ -3,6 +3,8 @@
 use message_flow_tests::{Gateway, Upstream, eventually, guests};
 use serde_json::json;
 
+use super::languages::loaded;
+
 #[tokio::test]
 async fn what_is_not_taken_is_in_the_log_once() {
     let setup = Gateway::setup().config("[plugin.nera]\n[plugin.elsewhere]\n[plugin.near]\n");
@@ -57,8 +59,9 @@ async fn what_a_script_says_that_nobody_looks_at_is_an_error() {
 };
 export function onRequest() { return answers[request.header('answer')]; }
 ";
-    let gateway = Gateway::setup().file("plugins/gate.js", script).start().await;
-    gateway.active("gate").await;
+    let gateway = Gateway::start().await;
+    gateway.drop_plugin("gate.js", script);
+    loaded(&gateway, "gate").await;
     gateway.put("chat", json!({ "server": upstream.uri(), "filters": ["gate"] })).await;
     for (answer, part) in [
         ("headers", "with response.setHeader(…) in onResponse"),
@@ -77,6 +80,9 @@ export function onRequest() { return answers[request.header('answer')]; }
 
 #[tokio::test]
 async fn an_export_that_is_nearly_one_is_refused() {
+    let gateway = Gateway::start().await;
+    gateway.drop_plugin("fine.js", "export function onResponse() {}");
+    loaded(&gateway, "fine").await;
     let scripts = [
         ("one", "on_request", "onRequest"),
         ("two", "onrequest", "onRequest"),
@@ -84,7 +90,7 @@ async fn an_export_that_is_nearly_one_is_refused() {
     ];
     for (name, written, meant) in scripts {
         let script = format!("export function {written}() {{}} export function onResponse() {{}}");
-        let gateway = Gateway::setup().file(&format!("plugins/{name}.js"), script).start().await;
+        gateway.drop_plugin(&format!("{name}.js"), script);
         let entry = gateway.plugin(name, |entry| entry["error"].is_string()).await;
         let error = entry["error"].as_str().unwrap_or_default();
         assert!(error.contains(&format!("nobody looks for `{written}`: write `{meant}`")), "{entry}");

@@ -133,18 +133,21 @@ fn javascript(project: &Project) -> Vec<File> {
     let source =
         example(project, text!("examples/javascript/region.js"), text!("examples/javascript/stamp.js"));
     let package = text!("examples/javascript/package.json");
-    // A module of its own, so that what the plugin has of randomness comes before the plugin.
-    let entry = format!("import '../message-flow.js';\\nexport * from '../{name}.js';\\n");
-    let build = format!(
-        "mkdir -p build && printf \"{entry}\" > build/{name}.js && {}",
-        componentize(project, &format!("build/{name}.js"))
+    let entry = format!(
+        "// What the build begins with: what a plugin has around it, and then the plugin.\n\
+         import './message-flow.js';\nexport * from './{name}.js';\n"
     );
+    let build = format!("mkdir -p build && {}", componentize(project, ENTRY));
     vec![
         (format!("{name}.js"), source),
+        (ENTRY.to_owned(), entry),
         ("message-flow.js".to_owned(), text!("examples/javascript/message-flow.js").to_owned()),
         ("package.json".to_owned(), manifest(project, package, &build)),
     ]
 }
+
+/// No plugin has this name, as there is none with a `-` in a project.
+const ENTRY: &str = "message-flow-entry.js";
 
 fn typescript(project: &Project) -> Vec<File> {
     let name = &project.name;
