@@ -220,8 +220,11 @@ fn came_by_a_router(headers: &HeaderMap) -> bool {
 }
 
 fn host(request: &Request) -> Option<&str> {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    host.or_else(|| request.uri().authority().map(|authority| authority.as_str()))
+    match request.headers().get(header::HOST) {
+        // One that is no text is not as if there were none: it means nobody here.
+        Some(host) => host.to_str().ok(),
+        None => request.uri().authority().map(|authority| authority.as_str()),
+    }
 }
 
 /// Whether it may change something or opens a WebSocket: what a browser lets a page do to another origin without

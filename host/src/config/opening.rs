@@ -55,7 +55,7 @@ impl Config {
             "no [service.NAME] section is left",
         );
         opened.extend(widened(running, self));
-        opened.extend(unfiltered(running, self));
+        opened.extend(unguarded(running, self));
         opened
     }
 
@@ -87,23 +87,28 @@ fn asks_tokens(config: &Config) -> bool {
     config.proxy.client_id.iter().any(|source| matches!(source, ClientIdSource::Token(_)))
 }
 
-/// Tokens whose rules had names and now hold for all of them, as a rule does whose `names` is absent.
+/// Tokens whose rules lost what bounds them: a rule without `names` holds for all, one without `hosts`
+/// registers servers anywhere.
 fn widened(running: &Config, new: &Config) -> Vec<String> {
-    let any = Pattern::any();
-    let for_all = |rule: &Rule| rule.names.contains(&any);
-    let known = |rule: &&Rule| running.access.rules().iter().any(|was| was.token == rule.token);
-    let was_for_all =
-        |rule: &Rule| running.access.rules().iter().any(|was| was.token == rule.token && for_all(was));
-    let widened = new.access.rules().iter().filter(known).filter(|rule| for_all(rule) && !was_for_all(rule));
+    let mut widened = Vec::new();
+    for rule in new.access.rules() {
+        let was: Vec<&Rule> = running.access.rules().iter().filter(|was| was.token == rule.token).collect();
+        let mut lost = |key: &str, is_unbounded: fn(&Rule) -> bool| {
+            if !was.is_empty() && is_unbounded(rule) && !was.iter().copied().any(is_unbounded) {
+                let label = &rule.label;
+                widened.push(format!(
+                    "the [[access]] rule of `{label}` has no `{key}` any more: it is unbounded"
+                ));
+            }
+        };
+        lost("names", |rule| rule.names.contains(&Pattern::any()));
+        lost("hosts", |rule| rule.hosts.is_none());
+    }
     widened
-        .map(|rule| {
-            format!("the [[access]] rule of `{}` has no `names` any more: it holds for all", rule.label)
-        })
-        .collect()
 }
 
-/// Filters that are gone from where they were.
-fn unfiltered(running: &Config, new: &Config) -> Vec<String> {
+/// What keeps messages from services and is gone: filters, and that a service is internal.
+fn unguarded(running: &Config, new: &Config) -> Vec<String> {
     let gone = |was: &[String], is: &[String], key: &str| -> Option<String> {
         let gone: Vec<&str> = was.iter().filter(|name| !is.contains(name)).map(String::as_str).collect();
         (!gone.is_empty()).then(|| format!("{key}: messages pass no filter `{}` any more", gone.join("`, `")))
@@ -113,6 +118,9 @@ fn unfiltered(running: &Config, new: &Config) -> Vec<String> {
     for (id, was) in &running.services {
         if let Some(is) = new.services.get(id) {
             let key = format!("service.{id}.filters");
+            if is.record.public && !was.record.public {
+                found.push(format!("service.{id}.public = false is gone: it can be reached from outside"));
+            }
             let is: Vec<String> = is.record.filters.iter().chain(&new.proxy.filters).cloned().collect();
             found.extend(gone(&was.record.filters, &is, &key));
         }
@@ -155,8 +163,10 @@ mod tests {
             ("[[route]]\nservice = 'chat'\n", "", "no [[route]]"),
             (service, "", "no [service.NAME]"),
             (&named, &rule, "names"),
+            (&format!("{rule}hosts = ['10.0.0.0/8']\n"), &rule, "hosts"),
             ("[proxy]\nfilters = ['a', 'b']\n", "[proxy]\nfilters = ['a']\n", "`b`"),
             (&format!("{service}filters = ['auth']\n"), service, "service.chat.filters"),
+            (&format!("{service}public = false\n"), service, "service.chat.public"),
         ] {
             let opened = parse(new).opens(&parse(running));
             assert!(opened.iter().any(|text| text.contains(opens)), "{running}\n-> {new}\n{opened:?}");
