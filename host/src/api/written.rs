@@ -102,6 +102,8 @@ pub(super) struct WrittenService {
     check: Option<WrittenCheck>,
     /// What services that need this one are told, in place of its servers: a URI, or `HOST:PORT`.
     load_balancer: Option<String>,
+    /// `false`: clients of the proxy do not reach it, only this router's plugins do. Else `true`.
+    public: Option<bool>,
     /// The server list; replaces the one there.
     servers: Option<Vec<ListedServer>>,
 }
