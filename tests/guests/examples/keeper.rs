@@ -8,18 +8,18 @@ struct Keeper;
 impl RequestFilter for Keeper {
     fn on_request() -> Result<Verdict, String> {
         let large = vec![7_u8; 8 << 20];
+        let part = vec![7_u8; 5 << 19];
         let kept = match request::header("keep").as_deref() {
             Some("value") => format!("{:?}", state::set("k", &large)),
             Some("key") => format!("{:?}", state::set(&"k".repeat(100_000), b"v")),
             Some("count") => format!("{:?}", state::add(&"k".repeat(100_000), 1, None)),
             Some("look") => format!("{:?}", state::get(&"k".repeat(8 << 20))),
             Some("same") => {
-                // Each names the same bytes.
-                let changes = vec![("k".to_owned(), Some(large)); 4];
+                let changes = vec![("k".to_owned(), Some(part)); 4];
                 format!("{:?}", state::apply(&changes, &[]))
             }
             Some("expected") => {
-                let expected = vec![("k".to_owned(), Some(large)); 4];
+                let expected = vec![("k".to_owned(), Some(part)); 4];
                 format!("{:?}", state::apply(&[], &expected))
             }
             _ => format!("{:?}", state::add("count", 1, None)),

@@ -105,7 +105,7 @@ async fn every_failure_names_its_cause_and_the_next_call_works() {
         ("header", "set-header: `bad header` is not a header name"),
         ("value", "set-header x: the value has a character that HTTP does not allow"),
         ("hop", "set-header: `transfer-encoding` belongs to the connection and cannot be changed"),
-        ("path", "set-path: `no slash` is not a path that starts with one `/`"),
+        ("path", "set-path: `no slash`: the target is no path: it does not begin with `/`"),
     ];
     for (fault, cause) in cases {
         let text = error(&faulty, &[("fault", fault)]).await;
