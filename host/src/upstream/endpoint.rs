@@ -118,6 +118,11 @@ impl Endpoint {
         self.name.as_ref().map_or(1, |name| name.len().max(1))
     }
 
+    /// Whether an address of its name has no connection at all.
+    pub(super) fn lacks_connection(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| name.lacks())
+    }
+
     /// Whether its name still leads to this address; see [`Name::leads_to`].
     pub(super) fn leads_to(&self, address: IpAddr, generation: &mut u64) -> bool {
         self.name.as_ref().is_none_or(|name| name.leads_to(address, generation))

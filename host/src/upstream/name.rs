@@ -67,12 +67,30 @@ pub(super) struct Address {
     pub(super) socket: SocketAddr,
     /// In so many answers in a row it was missing.
     missing: u8,
-    troubled: Arc<Mutex<Option<Instant>>>,
+    /// What outlasts an answer.
+    history: Arc<History>,
+}
+
+#[derive(Default)]
+struct History {
+    /// When it did not answer, or not in time.
+    troubled: Mutex<Option<Instant>>,
+    /// Connections to it.
+    open: AtomicUsize,
+}
+
+/// A connection to an address; counts until dropped.
+pub(super) struct Counted(Arc<History>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Address {
     fn new(socket: SocketAddr) -> Self {
-        Self { socket, missing: 0, troubled: Arc::default() }
+        Self { socket, missing: 0, history: Arc::default() }
     }
 
     #[cfg(test)]
@@ -82,16 +100,16 @@ impl Address {
 
     /// It did not answer, or not in time.
     pub(super) fn is_trouble(&self) {
-        *self.troubled.lock() = Some(Instant::now());
+        *self.history.troubled.lock() = Some(Instant::now());
     }
 
     /// It answered.
     pub(super) fn is_well(&self) {
-        *self.troubled.lock() = None;
+        *self.history.troubled.lock() = None;
     }
 
     pub(super) fn is_troubled(&self) -> bool {
-        self.troubled.lock().is_some_and(|since| since.elapsed() < TROUBLED)
+        self.history.troubled.lock().is_some_and(|since| since.elapsed() < TROUBLED)
     }
 }
 
@@ -150,6 +168,22 @@ impl Name {
         self.there.load(Relaxed)
     }
 
+    /// Whether one of several addresses has no connection at all, and is not known not to answer.
+    pub(super) fn lacks(&self) -> bool {
+        let lacks = |address: &Arc<Address>| {
+            address.missing == 0 && address.history.open.load(Relaxed) == 0 && !address.is_troubled()
+        };
+        self.len() > 1 && self.known.borrow().addresses.iter().any(lacks)
+    }
+
+    /// Counts a connection to this address for as long as the answer is held.
+    pub(super) fn count(&self, address: IpAddr) -> Option<Counted> {
+        let known = self.known.borrow();
+        let found = known.addresses.iter().find(|known| known.socket.ip() == address)?;
+        found.history.open.fetch_add(1, Relaxed);
+        Some(Counted(Arc::clone(&found.history)))
+    }
+
     /// Whether a connection to this address may be used again. `generation` is when that was asked
     /// last, so that it need not be asked again.
     pub(super) fn leads_to(&self, address: IpAddr, generation: &mut u64) -> bool {
@@ -199,24 +233,24 @@ impl Name {
         for ip in answer {
             let mut address = Address::new(SocketAddr::new(*ip, self.port));
             if let Some(old) = old(*ip) {
-                address.troubled = Arc::clone(&old.troubled);
+                address.history = Arc::clone(&old.history);
             }
             if !addresses.iter().any(|there| there.socket == address.socket) {
                 addresses.push(Arc::new(address));
             }
         }
         for old in before.addresses.iter().filter(|old| !answer.contains(&old.socket.ip())) {
-            let Address { socket, missing, troubled } = &**old;
+            let Address { socket, missing, history } = &**old;
             if missing + 1 < MISSING {
-                let (socket, missing, troubled) = (*socket, missing + 1, Arc::clone(troubled));
-                addresses.push(Arc::new(Address { socket, missing, troubled }));
+                let (socket, missing, history) = (*socket, missing + 1, Arc::clone(history));
+                addresses.push(Arc::new(Address { socket, missing, history }));
             }
         }
         Known { addresses, asked, failed: None }
     }
 
-    /// The families take turns (RFC 8305, section 4), and each address is the first in its turn, so
-    /// that all are used; those that did not answer lately come last.
+    /// The families take turns (RFC 8305, section 4), those with the fewest connections come first, so
+    /// that all are used, and those that did not answer lately come last.
     fn order(&self, known: &Known) -> Vec<Arc<Address>> {
         let there = || known.addresses.iter().filter(|address| address.missing == 0);
         let (mut six, mut four) = (
@@ -234,7 +268,7 @@ impl Name {
         }
         let turn = self.turn.fetch_add(1, Relaxed) % order.len().max(1);
         order.rotate_left(turn);
-        order.sort_by_key(|address| address.is_troubled());
+        order.sort_by_key(|address| (address.is_troubled(), address.history.open.load(Relaxed)));
         order
     }
 }
@@ -274,6 +308,26 @@ mod tests {
         let firsts: Vec<_> = (0..5).map(|_| order(&name).swap_remove(0)).collect();
         let all: std::collections::BTreeSet<_> = firsts.iter().collect();
         assert_eq!(all.len(), 5, "{firsts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_without_a_connection_is_next() {
+        let name = named("a");
+        answered(&name, &["10.0.0.1", "10.0.0.2"]);
+        let [one, two] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
+        let held = [name.count(one), name.count(one)];
+        answered(&name, &["10.0.0.2", "10.0.0.1"]);
+        for _ in 0..3 {
+            assert_eq!(order(&name)[0], "10.0.0.2");
+        }
+        assert!(name.lacks());
+        let other = name.count(two);
+        assert!(!name.lacks());
+        drop(held);
+        assert!(name.lacks() && order(&name)[0] == "10.0.0.1");
+        name.known.borrow().addresses[1].is_trouble();
+        assert!(!name.lacks(), "it does not answer");
+        drop(other);
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use super::{
     dial::{DialError, dial},
     http1::{self, Http1},
     http2::{Http2, Http2Error, Unanswered},
+    name::Counted,
     uploads::{Placed, Uploads},
 };
 
@@ -261,8 +262,13 @@ impl Pool {
         }
         let options = &self.shared.options;
         let enough = addresses.min(options.max_idle).min(options.max_connections);
-        let turn = state.open >= enough && !state.idle.is_empty();
+        let turn = state.open >= enough && !state.idle.is_empty() && !self.lacks_connection(state.open);
         turn.then(|| state.idle.remove(0).connection)
+    }
+
+    /// Whether another connection is to be opened, for an address that has none.
+    fn lacks_connection(&self, open: usize) -> bool {
+        open < self.shared.options.max_connections && self.endpoint.lacks_connection()
     }
 
     async fn wait_or_open(self: Arc<Self>) -> Result<(Lease, bool), UpstreamError> {
@@ -297,7 +303,7 @@ impl Pool {
     async fn open(&self, place: Place) -> Result<Lease, DialError> {
         let options = &self.shared.options;
         let stream = dial(&self.endpoint, options.connect_timeout).await?;
-        let origin = Origin::of(&stream, &self.shared);
+        let origin = Origin::of(&stream, self);
         let connection = Http1::begin(stream, options);
         self.shared.metrics.opened.inc();
         self.shared.metrics.connections.inc();
@@ -417,18 +423,21 @@ pub(super) struct Origin {
     generation: u64,
     /// Milliseconds of the worker's time.
     until: u64,
+    _counted: Option<Counted>,
 }
 
 impl Origin {
-    fn of(stream: &TcpStream, shared: &Shared) -> Self {
+    fn of(stream: &TcpStream, pool: &Pool) -> Self {
+        let shared = &pool.shared;
         let address = stream.peer_addr().ok().map(|address| address.ip());
+        let counted = pool.endpoint.name.as_ref().zip(address).and_then(|(name, ip)| name.count(ip));
         // By chance up to a tenth less, or connections that began together would end together.
         let age = shared.options.max_age.mul_f64(rand::random_range(0.9..1.0));
         let until = match u64::try_from(age.as_millis()) {
             Ok(age @ 1..) => shared.now.load(Relaxed).saturating_add(age),
             _ => u64::MAX,
         };
-        Self { address, generation: 0, until }
+        Self { address, generation: 0, until, _counted: counted }
     }
 
     /// Whether it is used for no further message.

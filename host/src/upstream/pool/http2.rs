@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{Connections, Origin, Pool, dial};
-use crate::upstream::{UpstreamError, UpstreamOptions, dial::DialError, http2::Http2};
+use crate::upstream::{UpstreamError, dial::DialError, http2::Http2};
 
 /// What a server is taken to allow before one has said it: RFC 9113 recommends no less.
 const USUAL_ROOM: usize = 100;
@@ -42,9 +42,12 @@ struct State {
 }
 
 impl State {
-    /// Whether a server with so many addresses has fewer connections than that, and may have more.
-    fn lacks(&self, addresses: usize, options: &UpstreamOptions) -> bool {
-        addresses > 1 && self.open.len() + self.dialling < addresses.min(options.max_connections)
+    /// Whether a server with several addresses has fewer connections than those, or one of them has
+    /// none, and it may have more.
+    fn lacks(&self, pool: &Pool) -> bool {
+        let (open, addresses) = (self.open.len() + self.dialling, pool.endpoint.addresses());
+        let fewer = open < addresses.min(pool.shared.options.max_connections);
+        addresses > 1 && (fewer || self.dialling == 0 && pool.lacks_connection(open))
     }
 }
 
@@ -138,7 +141,7 @@ impl Pool {
         let mut state = self.http2.state.lock();
         state.open.retain_mut(|open| open.is_usable(self));
         if addresses > 1 {
-            if state.lacks(addresses, &self.shared.options) {
+            if state.lacks(self) {
                 return None;
             }
             // Of those with as much room the last is taken.
@@ -199,7 +202,7 @@ impl Pool {
         }
         let expected = state.dialling * state.usual_room.unwrap_or(USUAL_ROOM);
         let expected = self.http2.waiting.load(Relaxed) <= expected && state.failures == failures;
-        if expected && !state.lacks(self.endpoint.addresses(), &self.shared.options) {
+        if expected && !state.lacks(self) {
             return Next::Wait;
         }
         state.dialling += 1;
@@ -211,7 +214,7 @@ impl Pool {
         let options = &self.shared.options;
         let begun = async {
             let stream = dial(&self.endpoint, options.connect_timeout).await?;
-            let origin = Origin::of(&stream, &self.shared);
+            let origin = Origin::of(&stream, self);
             let connection = Http2::begin(stream, options, &self.shared.metrics).await?;
             Ok(Open { connection, origin })
         };
