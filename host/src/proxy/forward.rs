@@ -16,7 +16,7 @@ use super::{
     Settings,
     exchange::Inbound,
     gather::gather,
-    head,
+    head, identify,
     respond::Refusal,
     route::{self, Choice},
     sources::Known,
@@ -121,10 +121,9 @@ impl Outbound<'_> {
         &self.known.plan.settings
     }
 
-    /// Whose uploads are counted; a trusted peer's are those of others, whom it has to hold back itself.
-    fn uploader(&self, inbound: &Inbound) -> Option<IpAddr> {
-        let peer = inbound.exchange.connection.peer.ip();
-        (!self.settings().trusts(peer)).then_some(peer)
+    /// To whom the connection that an upload holds is put down.
+    fn uploader(&self, inbound: &Inbound) -> IpAddr {
+        identify::origin(self.settings(), &inbound.head.headers, &inbound.exchange.connection)
     }
 
     /// Sends it once, for as long as its phases may take.
@@ -139,7 +138,7 @@ impl Outbound<'_> {
         let failed = || endpoint.failed(|| self.known.plan.may_eject(choice.place));
         let bodiless = body.is_end_stream();
         let whole = bodiless || matches!(body, RequestBody::Whole(_));
-        let peer = if whole { None } else { self.uploader(inbound) };
+        let peer = (!whole).then(|| self.uploader(inbound));
         let repeatable = bodiless && is_idempotent(&inbound.head.method);
         let request = outgoing(endpoint, inbound, body).map_err(Failed::finally)?;
         let exchange = &inbound.exchange;
