@@ -293,7 +293,11 @@ impl Config {
             "proxy.timeouts.upstream_age": proxy.timeouts.upstream_age => fixed.timeouts.upstream_age;
             "proxy.ejection.failures": proxy.ejection.failures => fixed.ejection.failures;
             "proxy.ejection.time": proxy.ejection.time => fixed.ejection.time;
-            "api": self.api => running.api;
+            "api.listen": self.api.listen => running.api.listen;
+            "api.tls": self.api.tls => running.api.tls;
+            "api.open": self.api.open => running.api.open;
+            "api.limits": self.api.limits => running.api.limits;
+            "api.timeouts": self.api.timeouts => running.api.timeouts;
             "data": self.data => running.data;
             "table": self.table => running.table;
             "plugins": self.plugins => running.plugins;

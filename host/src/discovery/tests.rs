@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use tokio::{io::DuplexStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, protocol::Role},
+    tungstenite::{
+        Error, Message,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
 };
 
 use super::*;
@@ -270,4 +273,32 @@ async fn a_slow_reader_holds_up_nobody_and_is_given_up() {
     assert!(router.discovery.metrics.notifications.get() < 40, "what was superseded is not queued");
     web.stays(Duration::from_secs(20)).await;
     assert_eq!(router.discovery.metrics.dead.get(), 2, "the slow one, and the one that answers no ping");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_is_answered_and_only_then_the_connection_ends() {
+    let router = Router::start(&TestTable::new(), "one").await;
+    let goodbye = CloseFrame { code: CloseCode::Normal, reason: "that is all".into() };
+    for said in [Some(goodbye.clone()), None] {
+        let mut chat = router.connect(json!({ "name": "chat", "port": 1 })).await;
+        chat.hears().await;
+        chat.0.close(said.clone()).await.unwrap();
+        let answered = chat.0.next().await;
+        assert!(matches!(&answered, Some(Ok(Message::Close(_)))), "{answered:?}");
+        let after = chat.0.next().await;
+        assert!(matches!(after, None | Some(Err(Error::ConnectionClosed))), "{after:?}");
+    }
+    // One that goes on talking is cut off a while after it was told to go.
+    let mut talks = router.connect(json!({ "name": "web", "requires": ["chat"] })).await;
+    talks.hears().await;
+    let stopping = router.trigger.finish(Duration::from_secs(60));
+    let talking = async {
+        loop {
+            if talks.0.feed(Message::text("{}")).await.is_err() || talks.0.flush().await.is_err() {
+                return;
+            }
+            pass(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), async { tokio::join!(stopping, talking) }).await.unwrap();
 }

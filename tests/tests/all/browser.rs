@@ -1,4 +1,5 @@
-//! The JavaScript client module in a real browser, with an access token.
+//! Pages that are services, in a real browser: with the JavaScript client module and an access token, and with
+//! the library Primus.
 //!
 //! The page has no other way to say what it heard than to put it into its service's metadata.
 
@@ -40,6 +41,61 @@ async fn a_page_is_a_service() {
     let _explosion = self::explosion(&gateway, 8004).await;
     hears(&gateway, "explosion-service:8003 lost:explosion-service explosion-service:8004").await;
     assert!(!gateway.log().contains("reader"), "a token is not logged");
+}
+
+#[tokio::test]
+async fn a_page_that_speaks_primus_is_a_service() {
+    let gateway = Gateway::setup().config("[discovery]\nping = \"1s\"\n").start().await;
+    let site = Site::with(&primus_page(&gateway));
+    primus_library(&site.0.path().join("primus.js")).await;
+    let (site, _server) = site.serve().await;
+    let origin = site.trim_end_matches('/');
+    let write = |origin: &str| {
+        let call = gateway.ask("PUT", "/v1/services/other").header("origin", origin);
+        call.json(&json!({ "server": "http://127.0.0.1:1" }))
+    };
+    write(origin).send().await.problem(403);
+    gateway.reconfigure(format!("[api]\norigins = [\"{origin}\"]\n[discovery]\nping = \"1s\"\n"));
+    gateway.until(write(origin), 201).await;
+    let profile = tempfile::tempdir().expect("a temporary directory");
+    let _browser = browse(&site, profile.path());
+
+    let mut explosion = explosion(&gateway, 8003).await;
+    hears(&gateway, "required-service:8003").await;
+    explosion.say(json!({ "type": "deregister" })).await;
+    hears(&gateway, "required-service:8003 required-service-lost:").await;
+}
+
+/// What a server of Primus gives its pages.
+async fn primus_library(file: &Path) {
+    const MAKE: &str = "const Primus = require('primus');
+        const server = new (require('events'))();
+        const primus = new Primus(server, { transformer: 'websockets', pingInterval: false });
+        require('fs').writeFileSync(process.argv[2], primus.library());";
+    let place = crate::client_examples::javascript_packages();
+    let program = place.path().join("make.cjs");
+    fs::write(&program, MAKE).expect("write a program");
+    let made = Command::new("node").arg(program).arg(file).status().await.expect("node: run .ci/install");
+    assert!(made.success(), "the library is made");
+}
+
+fn primus_page(gateway: &Gateway) -> String {
+    let router = Value::from(format!("http://{}", gateway.api()));
+    format!(
+        "<!doctype html><title>page</title><script src=\"primus.js\"></script><script>
+        const heard = [];
+        const primus = new Primus({router}, {{ pingTimeout: 20000 }});
+        const define = () => primus.write({{
+          name: 'page', port: 1, requires: ['explosion-service'], metadata: {{ heard: heard.join(' ') }},
+        }});
+        primus.on('open', define);
+        primus.on('data', ({{ type, payload }}) => {{
+          heard.push(`${{type}}:${{payload.port ?? ''}}`);
+          define();
+        }});
+        for (const event of ['offline', 'end']) primus.on(event, () => heard.push(event));
+        </script>"
+    )
 }
 
 async fn explosion(gateway: &Gateway, port: u16) -> Service {

@@ -33,7 +33,7 @@ async fn the_document_is_valid() {
     let gateway = Gateway::start().await;
     let place = tempfile::tempdir().expect("a temporary directory");
     let file = document(&gateway, place.path()).await;
-    let said = succeeds(tool("openapi-spec-validator").args(["--errors", "all"]).arg(&file)).await;
+    let said = succeeds(tool("openapi-spec-validator").args(["--subschema-errors", "all"]).arg(&file)).await;
     assert!(said.contains("OK"), "{said}");
 }
 
@@ -42,8 +42,7 @@ const CLIENT: &str = r#"
 import sys
 from message_flow import Client
 from message_flow.api.services import delete_service, list_services, put_service, show_service
-from message_flow.models import ListedServerType1, Problem, ShownService, WrittenService
-from message_flow.models.server_object import ServerObject
+from message_flow.models import Problem, ServerObject, ShownService, WrittenService
 
 api, servers = sys.argv[1], sys.argv[2:]
 client = Client(base_url=api)
@@ -51,13 +50,14 @@ hello = WrittenService(servers=servers)
 put = put_service.sync_detailed("hello", client=client, body=hello)
 assert put.status_code == 201, put
 assert isinstance(put.parsed, ShownService), put
-assert [server.uri for server in put.parsed.servers] == servers, put
+assert sorted(server.uri for server in put.parsed.servers) == sorted(servers), put
 shown = show_service.sync("hello", client=client)
 assert isinstance(shown, ShownService) and shown.sticky.to_dict() == {"ttl": "30m"}, shown
 tag = put.headers["etag"]
 again = WrittenService(servers=[ServerObject(uri=servers[0], id="one", weight=3), servers[1]])
 put = put_service.sync_detailed("hello", client=client, body=again, if_match=tag)
-assert put.status_code == 200 and put.parsed.servers[1].weight == 3, put
+assert put.status_code == 200, put
+assert {server.id: server.weight for server in put.parsed.servers}["one"] == 3, put
 put = put_service.sync_detailed("hello", client=client, body=hello, if_match=tag)
 assert put.status_code == 412 and isinstance(put.parsed, Problem), put
 assert put.parsed.type_ == "urn:message-flow:problem:condition-failed", put

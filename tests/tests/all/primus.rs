@@ -98,7 +98,7 @@ async fn a_client_of_primus_is_a_service() {
     // The gateway dies and comes back at the same address: so does the client, by itself.
     let address = gateway.api().to_string();
     let gateway = gateway.kill().await.api_at(&address).start().await;
-    client.says_next("reconnected", &["ping", "reconnect", "open"]).await;
+    client.says_next("reconnected", &["ping", "reconnect", "open", "id"]).await;
     let _explosion = self::explosion(&gateway, 8004).await;
     let told = client.says_next("data", &["ping", "open", "id"]).await;
     assert!(told.contains("8004"), "{told}");
@@ -120,7 +120,7 @@ async fn a_client_that_asks_is_answered_and_not_asked() {
 
 /// As seen on the wire.
 #[tokio::test]
-async fn who_answers_no_ping_is_dead_and_others_hear_none() {
+async fn pings_go_both_ways_and_others_hear_none() {
     let gateway = Gateway::setup().config("[discovery]\nping = \"200ms\"\n").start().await;
     for path in ["/primus", "/primus/?_primuscb=P8fUqRk"] {
         let mut socket = WebSocket::open(gateway.api(), path).await.expect("a handshake");
