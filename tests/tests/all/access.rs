@@ -82,13 +82,16 @@ async fn without_rules_no_page_of_another_origin_changes_anything() {
     let gateway = Gateway::start().await;
     gateway.put("chat", json!({ "server": "http://127.0.0.1:9001" })).await;
     // A page may send this without asking first, and without being allowed to read the answer.
-    let post = |origin: &str| {
+    let post = |origin: &str, kind: &str| {
         let call = gateway.ask("POST", "/v1/services/chat/rollback").header("origin", origin);
-        call.header("content-type", "text/plain")
+        call.header("content-type", kind)
     };
-    let problem = post("https://evil.example").send().await.problem(403);
+    let problem = post("https://evil.example", "text/plain").send().await.problem(403);
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("another origin")), "{problem}");
-    assert_ne!(post("http://localhost:3000").send().await.status, 403);
+    post("http://localhost:3000", "text/plain").send().await.problem(403);
+    let own = format!("http://{}", gateway.api());
+    post(&own, "text/plain").send().await.problem(415);
+    assert_ne!(post(&own, "application/json").send().await.status, 403);
     let read = gateway.ask("GET", "/v1/services").header("origin", "https://evil.example");
     let read = read.send().await.expect(200);
     assert_eq!(read.header("access-control-allow-origin"), "", "the browser keeps it from the page");

@@ -465,7 +465,9 @@ async fn no_page_of_another_origin_connects() {
         call.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
     };
     handshake("https://evil.example").send().await.problem(403);
-    let answer = handshake("http://localhost:3000").open().await.expect("an answer");
+    handshake("http://localhost:3000").send().await.problem(403);
+    let own = format!("http://{}", gateway.api());
+    let answer = handshake(&own).open().await.expect("an answer");
     assert_eq!(answer.status(), 101);
     assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
