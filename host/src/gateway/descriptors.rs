@@ -6,7 +6,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Config;
+use crate::config::{ApiLimits, Config, DiscoveryConfig, ProxyLimits};
 
 /// For the log, plugins, the data directory, etcd, webhooks.
 const FILES: usize = 64;
@@ -37,18 +37,28 @@ pub(super) fn divide(config: &Config, workers: usize) -> Shares {
         services: config.discovery.connections,
     };
     let shares = wanted.within(limit, FILES + OF_A_WORKER * workers);
-    for (what, wanted, share) in [
-        ("[proxy.limits] connections", wanted.clients, shares.clients),
-        ("[api.limits] connections", wanted.api, shares.api),
-        ("[discovery] connections", wanted.services, shares.services),
+    let (proxy, api) = (ProxyLimits::default().connections, ApiLimits::default().connections);
+    for (what, wanted, share, usual) in [
+        ("[proxy.limits] connections", wanted.clients, shares.clients, proxy),
+        ("[api.limits] connections", wanted.api, shares.api, api),
+        ("[discovery] connections", wanted.services, shares.services, DiscoveryConfig::default().connections),
     ] {
         if share < wanted {
-            let hint = "half of what the API and files leave is for connections to servers; raise the limit \
-                        of open files (ulimit -Hn, LimitNOFILE=) or lower the setting";
-            tracing::warn!(open_files = limit, wanted, lowered_to = share, "{what} is lowered: {hint}");
+            say(what, limit, wanted, share, wanted == usual);
         }
     }
     shares
+}
+
+/// What nobody wrote down is lowered on many machines, and no reason to be warned.
+fn say(what: &str, open_files: usize, wanted: usize, lowered_to: usize, by_default: bool) {
+    let hint = "half of what the API and files leave is for connections to servers; raise the limit of open \
+                files (ulimit -Hn, LimitNOFILE=) or lower the setting";
+    if by_default {
+        tracing::info!(open_files, wanted, lowered_to, "{what} is lowered: {hint}");
+    } else {
+        tracing::warn!(open_files, wanted, lowered_to, "{what} is lowered: {hint}");
+    }
 }
 
 impl Shares {
