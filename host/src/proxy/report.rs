@@ -90,8 +90,10 @@ impl Reports {
             };
         }
         match refusal {
-            Refusal::Rejected(..) if !failed => say!(debug),
             _ if failed => say!(warn),
+            Refusal::Rejected(..) => say!(debug),
+            // An answer to `OPTIONS`, for one.
+            _ if is_served(status) => say!(debug),
             _ => say!(info),
         }
     }
@@ -146,15 +148,25 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// An error with what is behind it.
+/// The router's own answer is no refusal.
+fn is_served(status: u16) -> bool {
+    status < 400
+}
+
+/// An error with what is behind it, but for what the error itself ends with.
 struct Causes<'a>(&'a (dyn Error + 'static));
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
         let mut source = self.0.source();
         while let Some(error) = source {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
             source = error.source();
         }
         Ok(())
@@ -175,6 +187,16 @@ mod tests {
         assert_eq!(reports.admit("no-server", began + EACH), Some(1000 - u64::from(BURST)));
         assert_eq!(reports.admit("no-server", began + EACH), None);
         assert_eq!(reports.refusals.with_label_values(&["no-server"]).get(), 1002);
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("malformed response: {0}")]
+        struct Malformed(#[source] std::num::ParseIntError);
+        let cause = "x".parse::<u8>().unwrap_err();
+        let text = Causes(&Malformed(cause.clone())).to_string();
+        assert_eq!(text, format!("malformed response: {cause}"));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub fn texts(bytes: &[u8]) {
 fn target(text: &str) {
     if let Ok(path::Normal { target, encoded_slashes }) = path::normal(text) {
         let again = path::normal(&target).expect("what is normal has a normal form");
-        assert_eq!((&again.target, again.encoded_slashes), (&target, encoded_slashes), "{text:?}");
+        assert_eq!(again.target, target, "{text:?}");
         let path = target.split('?').next().unwrap_or_default();
         assert!(path.starts_with('/') && !path.contains("//"), "{text:?} became {target:?}");
         assert!(
@@ -64,7 +64,9 @@ fn target(text: &str) {
             "{text:?} became {target:?}"
         );
         let divided = ["%2F", "%5C", "%00"].iter().any(|escape| path.contains(escape));
-        assert_eq!(divided, encoded_slashes, "{text:?} became {target:?}");
+        assert_eq!(divided, again.encoded_slashes, "{text:?} became {target:?}");
+        // One that `..` took away counts as well: who decodes it first takes something else away.
+        assert!(encoded_slashes || !divided, "{text:?} became {target:?}");
     }
     if let Some(read) = authority::read(text) {
         let host = authority::host(text);

@@ -209,8 +209,16 @@ async fn what_it_asks_for_is_written_within_its_memory() {
             outside,
         ),
         (
-            asks(&header, "i32.const 300", "(call $header (i32.const 100) (i32.const -1) (i32.const 200))"),
+            asks(
+                &header,
+                "i32.const 300",
+                "(call $header (i32.const 65500) (i32.const 200) (i32.const 200))",
+            ),
             outside,
+        ),
+        (
+            asks(&header, "i32.const 300", "(call $header (i32.const 100) (i32.const -1) (i32.const 200))"),
+            "a text of 4294967295 bytes, where there may be 256",
         ),
         (
             asks(&header, "i32.const 300", "(call $header (i32.const 100) (i32.const 1) (i32.const 65530))"),

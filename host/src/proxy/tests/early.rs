@@ -71,19 +71,20 @@ async fn a_client_that_sends_before_it_reads_gets_its_answer_whole() {
 
 #[tokio::test]
 async fn what_is_too_much_to_throw_away_closes_the_connection() {
+    // Longer than what is read before a server is asked.
     let server = hasty(NO.to_owned()).await;
-    let rig = rig(&server, "[proxy.limits]\nunread = \"64KiB\"\n").await;
+    let rig = rig(&server, "[proxy.limits]\nunread = \"128KiB\"\n").await;
     let mut client = rig.client().await;
-    client.say("POST /chat/ HTTP/1.1\r\nHost: t\r\nContent-Length: 65537\r\n\r\n").await;
+    client.say("POST /chat/ HTTP/1.1\r\nHost: t\r\nContent-Length: 131073\r\n\r\n").await;
     let reply = client.reply().await;
     assert_eq!((reply.status, reply.header("connection")), (403, Some("close")), "it is said");
-    client.say(&"x".repeat(65_537)).await;
+    client.say(&"x".repeat(131_073)).await;
     assert_eq!(client.rest().await, "");
 
     let mut client = rig.client().await;
-    client.say("POST /chat/ HTTP/1.1\r\nHost: t\r\nContent-Length: 65536\r\n\r\n").await;
+    client.say("POST /chat/ HTTP/1.1\r\nHost: t\r\nContent-Length: 131072\r\n\r\n").await;
     assert_eq!(client.reply().await.header("connection"), None);
-    client.say(&"x".repeat(65_536)).await;
+    client.say(&"x".repeat(131_072)).await;
     assert_eq!(client.get("/chat/", "").await.status, 403);
 
     // How much more will come cannot be said here; it is cut off where it is too much.
@@ -103,7 +104,7 @@ async fn what_takes_too_long_to_throw_away_closes_the_connection() {
     let server = hasty(NO.to_owned()).await;
     let rig = rig(&server, "[proxy.timeouts]\nunread = \"100ms\"\n").await;
     let mut client = rig.client().await;
-    client.say("POST /chat/ HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n").await;
+    client.say("POST /chat/ HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\n").await;
     assert_eq!(client.reply().await.status, 403);
     assert_eq!(client.rest().await, "", "the body never comes");
 }
