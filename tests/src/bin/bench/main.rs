@@ -13,7 +13,7 @@
 //! generator at once ([`rig`]). The proxies stand idle while another one is measured; each round
 //! measures every row once, so that what the machine does meanwhile hits all of them. A ratio is that
 //! of one run to another right beside it; of these the median and the quartiles are printed. `MESSAGE_FLOW_BINARY` names a binary to measure in place of a fresh release
-//! build; a peer that is not installed is left out.
+//! build, `MESSAGE_FLOW_EARLIER` another one that `routing` compares it with; a peer that is not installed is left out.
 
 mod discovery;
 mod ears;

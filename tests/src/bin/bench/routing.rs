@@ -26,6 +26,9 @@ const TURNS: u32 = 4;
 const PLAIN: &str = "message-flow";
 const FILTER: &str = "message-flow, 1 filter";
 const MANY: &str = "message-flow, many clients";
+const EARLIER: &str = "message-flow, earlier build";
+/// Names another binary, to be compared with the one that is measured.
+const EARLIER_BINARY: &str = "MESSAGE_FLOW_EARLIER";
 
 /// A line of the table.
 struct Row {
@@ -68,6 +71,10 @@ pub(crate) async fn measure(binary: Option<&Path>, effort: Effort) -> anyhow::Re
         Some(binary) => Some((gateway(binary, &origins).await?, gateway(binary, &origins).await?)),
         None => None,
     };
+    let earlier = match std::env::var_os(EARLIER_BINARY) {
+        Some(binary) => Some(gateway(Path::new(&binary), &origins).await?),
+        None => None,
+    };
 
     let mut rows = vec![];
     for (name, peer) in [("nginx", &nginx), ("haproxy", &haproxy), ("haproxy, stick table", &sticky)] {
@@ -94,6 +101,10 @@ pub(crate) async fn measure(binary: Option<&Path>, effort: Effort) -> anyhow::Re
             let session = rig.open(target, CONNECTIONS)?;
             rows.push(Row::new(name, vec![gateway.pid()], session));
         }
+    }
+    if let Some(earlier) = &earlier {
+        let session = rig.open(Target::new(earlier.proxy(), "/chat/x", FEW).consistent(), CONNECTIONS)?;
+        rows.push(Row::new(EARLIER, vec![earlier.pid()], session));
     }
     let held = || gateways.as_ref().map_or(0, |(_, many)| usage::resident(&[many.pid()]));
     let empty = held();
@@ -142,10 +153,21 @@ fn differences(rows: &mut [Row], rig: &mut Rig, effort: Effort) -> anyhow::Resul
         let [low, middle, high] = [0.25, 0.5, 0.75].map(|part| quantile(values.clone(), part));
         format!("{middle:+.2} ({low:+.2} to {high:+.2})")
     };
+    let builds = match rows.iter().any(|row| row.name == EARLIER) {
+        true => Some(by_turns(rows, EARLIER, Load::Closed, rig, effort)?),
+        false => None,
+    };
+    let builds = builds.map_or_else(String::new, |pairs| {
+        let percent = |(this, earlier): &(f64, f64)| (this / earlier - 1.0) * 100.0;
+        format!(
+            "\nthis build against the earlier one: {} % of CPU a request in a closed loop",
+            told(&pairs, &percent)
+        )
+    });
     Ok(format!(
         "\n{} turns each, medians and quartiles:\n\
          one filter: {} µs of CPU a request in a closed loop, {} at {} requests/s\n\
-         {} clients against {FEW}: {} % of CPU a request in a closed loop",
+         {} clients against {FEW}: {} % of CPU a request in a closed loop{builds}",
         closed.len(),
         told(&closed, &more),
         told(&at_rate, &more),
