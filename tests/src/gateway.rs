@@ -222,6 +222,17 @@ impl Gateway {
         self.log.lock().expect("never poisoned").clone()
     }
 
+    /// Waits until a line of the log has this in it, and returns that line: the log is written beside the work
+    /// that it tells of.
+    pub async fn logged(&self, text: &str) -> String {
+        eventually(|| async {
+            let log = self.log();
+            let line = log.lines().find(|line| line.contains(text)).map(str::to_owned);
+            line.ok_or_else(|| format!("no line has {text:?}:\n{log}"))
+        })
+        .await
+    }
+
     /// A request to its proxy.
     pub fn call(&self, method: &str, target: impl Into<String>) -> Call {
         Call::new(self.proxy, method, target)

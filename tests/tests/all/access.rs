@@ -49,12 +49,8 @@ async fn rules_decide() {
     gateway.ask("GET", "/v1/plugins").send().await.problem(401);
     gateway.ask("GET", "/live").send().await.expect(200);
 
+    gateway.logged("denied").await;
     assert!(!gateway.log().contains(&limited), "a token is not logged");
-    assert!(
-        gateway.log().contains("denied") || gateway.log().contains("403"),
-        "denials are logged: {}",
-        gateway.log()
-    );
 }
 
 #[tokio::test]

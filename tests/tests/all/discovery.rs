@@ -453,7 +453,7 @@ async fn open_connections_follow_the_access_rules() {
     gateway.reconfigure(admin);
     assert_eq!(chat.closed().await, 1008);
     gateway.until(call("chat"), 404).await;
-    assert!(gateway.log().contains("the token is not valid any more"), "{}", gateway.log());
+    gateway.logged("the token is not valid any more").await;
 }
 
 #[tokio::test]

@@ -64,11 +64,7 @@ async fn ten_thousand_of_them_stop_nobody() {
     assert!(full["detail"].as_str().is_some_and(|detail| detail.contains("state_limit")), "{full}");
     let ready = gateway.ask("GET", "/ready").send().await.expect(200).json();
     assert_eq!(ready["conditions"][0]["name"], "table-full", "{ready}");
-    eventually(|| async {
-        let log = gateway.log();
-        if log.contains("the routing table refuses writes") { Ok(()) } else { Err(log) }
-    })
-    .await;
+    gateway.logged("the routing table refuses writes").await;
     gateway.put("small", json!({ "servers": [upstream.uri()] })).await;
     assert_eq!(gateway.ask("GET", "/ready").send().await.json()["conditions"], json!([]));
 }

@@ -146,11 +146,8 @@ async fn a_line_of_the_log_is_one_line_whoever_writes_it() {
     let (gateway, _upstream) = gateway().await;
     gateway.get("/chat/").header("excess", "forge").send().await.expect(200);
     gateway.get("/asked/").header("excess", "lines").send().await.expect(503);
-    eventually(|| async {
-        let log = gateway.log();
-        if log.contains("by a plugin") && log.contains("a\\nERROR forged") { Ok(()) } else { Err(log) }
-    })
-    .await;
+    gateway.logged("by a plugin").await;
+    gateway.logged("a\\nERROR forged").await;
     let log = gateway.log();
     let forged = log.lines().filter(|line| line.contains("ERROR forged"));
     assert!(forged.clone().count() >= 2, "{log}");
@@ -172,8 +169,7 @@ async fn a_registrar_that_names_no_server_is_told_of() {
     }
     let failures = "message_flow_plugin_failures_total{cause=\"error\"";
     assert!(gateway.metric(failures).await >= 2.0);
-    let log = gateway.log();
-    let line = log.lines().find(|line| line.contains("neither the id of a server")).expect("a line");
+    let line = gateway.logged("neither the id of a server").await;
     for part in ["WARN", "plugin=\"excess\"", "service=\"asked\"", "client=\"cem\""] {
         assert!(line.contains(part), "no {part} in {line}");
     }

@@ -251,7 +251,7 @@ async fn a_version_that_does_worse_is_rolled_back() {
     assert_eq!(release["history"][0]["by"], "message-flow", "{release}");
     let why = release["history"][0]["why"].as_str().unwrap_or_default();
     assert!(why.starts_with("chat@2 answered 100.0 % with errors, 0.0 % before"), "{why}");
-    assert!(scene.gateway.log().contains("rolling back by itself"));
+    scene.gateway.logged("rolling back by itself").await;
     assert_eq!(scene.to("ann").await, "blue");
 }
 

@@ -103,7 +103,7 @@ async fn what_is_no_configuration_keeps_what_runs_and_is_said() {
         let counted = format!("message_flow_configuration_refused_total{{reason=\"{reason}\"}}");
         assert!(gateway.metric(&counted).await >= 1.0, "{reason}");
         assert_eq!(gateway.metric("message_flow_configuration_current").await, 0.0, "{reason}");
-        assert!(gateway.log().contains(&format!("reason=\"{reason}\"")), "{reason}: {}", gateway.log());
+        gateway.logged(&format!("reason=\"{reason}\"")).await;
         answers(&gateway, "a").await;
     }
     std::fs::remove_file(&file).expect("remove the configuration");

@@ -99,7 +99,7 @@ async fn clients_leave_descriptors_for_servers_and_the_api() {
     let upstream = Upstream::start("a").await;
     let (_directory, binary) = limited("-n 256");
     let gateway = Gateway::setup().binary(&binary).start().await;
-    assert!(gateway.log().contains("[proxy.limits] connections is lowered"), "{}", gateway.log());
+    gateway.logged("[proxy.limits] connections is lowered").await;
     gateway.put("chat", json!({ "servers": [upstream.uri()], "sticky": false })).await;
     let held = idle(gateway.proxy(), 400).await;
     gateway.ask("GET", "/live").send().await.expect(200);

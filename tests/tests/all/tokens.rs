@@ -181,11 +181,7 @@ async fn other_keys_take_over_without_a_reload() {
     // What was believed before was with other keys.
     bearing(&gateway, &old).send().await.expect(401);
     std::fs::write(gateway.path("keys.json"), "{}").unwrap();
-    eventually(|| async {
-        let log = gateway.log();
-        if log.contains("keys.json holds no public key") { Ok(()) } else { Err(log) }
-    })
-    .await;
+    gateway.logged("keys.json holds no public key").await;
     bearing(&gateway, &new).send().await.expect(200);
 }
 

@@ -40,7 +40,7 @@ async fn a_shadow_decides_nothing_and_its_differences_are_counted() {
     assert_eq!((&entry["next"]["same"], &entry["next"]["decided"]), (&json!(0), &json!(0)), "{entry}");
     let difference = entry["next"]["last_difference"].as_str().unwrap_or_default();
     assert!(difference.contains("the header stamp"), "{difference}");
-    assert!(gateway.log().contains("the shadow differs"), "{}", gateway.log());
+    gateway.logged("the shadow differs").await;
     let metric = "message_flow_plugin_next_total{outcome=\"different\",plugin=\"stamp\"}";
     assert!(gateway.metric(metric).await >= 6.0);
     let trial = gateway.plugin("stamp@next", |entry| entry["state"] == "trial").await;
