@@ -123,7 +123,7 @@ interface Server {
   uri: string;
   /** Its share of unassigned clients relative to the others; 1 unless set. */
   weight: number;
-  /** False while it is suspect or ejected. */
+  /** False while it is suspect. */
   healthy: boolean;
   /** Messages sent to it by this router and not yet answered. */
   inFlight: number;

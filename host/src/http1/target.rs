@@ -6,7 +6,7 @@
 //! encoded, once, and everybody sees the same target.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{Method, Uri};
+use http::{Method, Uri, uri::PathAndQuery};
 
 use super::{Malformed, request::Refused};
 
@@ -65,8 +65,17 @@ pub(super) fn uri(method: &Method, target: Bytes, raw: bool) -> Result<Uri, Refu
     }
     match target.get(path) {
         Some(b'/') if !raw => parse(target),
+        None if *method == Method::OPTIONS => of_the_server(target),
         _ => parse(encoded(&target, path)),
     }
+}
+
+/// A client that sends `OPTIONS http://one` asks the whole server, as `OPTIONS *` does, which is what a
+/// proxy has to make of it (RFC 9112, section 3.2.4).
+fn of_the_server(target: Bytes) -> Result<Uri, Refused> {
+    let mut parts = parse(target)?.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("*"));
+    Uri::from_parts(parts).map_err(|_| Malformed("its target is none").into())
 }
 
 /// With everything from `path` on encoded, and a `/` where the path is empty.
@@ -125,6 +134,10 @@ mod tests {
             assert_eq!(read(Method::GET, target).unwrap(), expect, "{}", target.escape_ascii());
         }
         assert_eq!(read(Method::OPTIONS, b"*").unwrap(), "*");
+        let whole = uri(&Method::OPTIONS, Bytes::from_static(b"http://one:80"), false).unwrap();
+        assert_eq!((whole.host(), whole.path()), (Some("one"), "*"));
+        assert_eq!(read(Method::OPTIONS, b"http://one/").unwrap(), "http://one/");
+        assert_eq!(read(Method::OPTIONS, b"http://one?a").unwrap(), "http://one/?a");
         assert_eq!(read(Method::CONNECT, b"a:80").unwrap(), "a:80");
     }
 

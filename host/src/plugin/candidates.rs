@@ -29,7 +29,7 @@ pub struct Candidate {
     pub uri: String,
     /// Its share of unassigned clients.
     pub weight: u32,
-    /// False while it is suspect or ejected.
+    /// False while it is suspect.
     pub healthy: bool,
     /// Messages sent to it by this router and not yet answered.
     pub in_flight: u32,

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use message_flow::plugin::{
     Decision, Generation, Message, OnError, Settings, Verdict, message::ResponseHead,
 };
-use message_flow_tests::{Gateway, Upstream, eventually, guests};
+use message_flow_tests::{Gateway, Upstream, guests};
 use serde_json::json;
 
 use super::plugin_host::{Host, start_with, with};

@@ -302,6 +302,8 @@ async fn options_and_steps_are_as_the_rfc_has_them() {
     assert_eq!(statuses(&send("GET /chat/ HTTP/1.1\r\nmax-forwards: 0").await), [200]);
     assert_eq!(statuses(&send("OPTIONS * HTTP/1.1\r\nmessage-flow-service: chat").await), [200]);
     assert_eq!(upstream.last().target, "*");
+    assert_eq!(statuses(&send("OPTIONS http://a HTTP/1.1\r\nmessage-flow-service: chat").await), [200]);
+    assert_eq!(upstream.last().target, "*", "an absolute target without a path is of the whole server");
     assert_eq!(statuses(&send("GET * HTTP/1.1\r\nmessage-flow-service: chat").await), [400]);
     for method in ["TRACE", "CONNECT"] {
         let heard = send(&format!("{method} /chat/ HTTP/1.1")).await;

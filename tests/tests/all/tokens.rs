@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use message_flow_tests::{Call, Gateway, Upstream, eventually, gateway::Setup};
+use message_flow_tests::{Call, Gateway, Upstream, gateway::Setup};
 use ring::{
     hmac,
     rand::SystemRandom,
