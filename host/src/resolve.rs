@@ -204,6 +204,11 @@ pub trait Sources: Send {
     /// The registrar's `on_error`.
     fn on_error(&self) -> OnError;
 
+    /// Whether clients were served without being remembered, as there were too many new ones at once.
+    fn forwent(&self) -> bool {
+        false
+    }
+
     /// Uniform over all 64 bits.
     fn random(&mut self) -> u64;
 }
@@ -327,6 +332,9 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
     fn list(&mut self) -> Result<usize, Unavailable> {
         match self.standing {
             Standing::Unknown(_) | Standing::Detour { .. } => pick::by_client(self.query, self.sources),
+            Standing::Off => pick::at_random(self.query, self.sources),
+            // Whoever was served without being remembered is sent to the same server when it is.
+            _ if self.sources.forwent() => pick::by_client(self.query, self.sources),
             _ => pick::at_random(self.query, self.sources),
         }
     }

@@ -181,6 +181,10 @@ impl Sources for Dry<'_> {
         on_error(self.known.plan)
     }
 
+    fn forwent(&self) -> bool {
+        self.known.assignments.forwent()
+    }
+
     fn random(&mut self) -> u64 {
         rand::random()
     }

@@ -162,6 +162,10 @@ impl Sources for Asking<'_> {
         on_error(self.known.plan)
     }
 
+    fn forwent(&self) -> bool {
+        self.known.assignments.forwent()
+    }
+
     fn random(&mut self) -> u64 {
         rand::random()
     }

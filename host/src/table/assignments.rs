@@ -102,6 +102,11 @@ impl Assignments {
         self.intake.limit(limits);
     }
 
+    /// Whether clients were served without being remembered since this router began.
+    pub fn forwent(&self) -> bool {
+        self.stats.assignments_unremembered.get() > 0
+    }
+
     /// Whether a client that has no assignment may get one: fails when too many from this address,
     /// or in all, did in this second.
     pub fn admit(&self, peer: IpAddr) -> Result<(), TableError> {

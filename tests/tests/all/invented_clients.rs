@@ -87,3 +87,30 @@ async fn one_address_is_remembered_so_often_in_a_second() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn who_is_remembered_late_stays_where_it_was() {
+    let upstreams = [Upstream::start("a").await, Upstream::start("b").await, Upstream::start("c").await];
+    let gateway = Gateway::setup().config("[proxy.limits]\nnew_clients_per_peer = 0\n").start().await;
+    let servers: Vec<_> = upstreams.iter().map(Upstream::uri).collect();
+    gateway.put("chat", json!({ "servers": servers })).await;
+    let ask = async |number: usize| {
+        let client = format!("client-{number}");
+        gateway.get("/chat/").client(&client).send().await.expect(200).text()
+    };
+    let mut before = vec![];
+    for number in 0..30 {
+        before.push(ask(number).await);
+    }
+    assert!(["a", "b", "c"].iter().all(|name| before.iter().any(|text| text == name)), "{before:?}");
+    gateway.reconfigure("[proxy.limits]\nnew_clients_per_peer = 1000\n");
+    eventually(|| async {
+        ask(0).await;
+        let known = gateway.ask("GET", "/v1/clients/client-0").send().await;
+        if known.text().contains("chat") { Ok(()) } else { Err(format!("{known:?}")) }
+    })
+    .await;
+    for (number, before) in before.iter().enumerate() {
+        assert_eq!(ask(number).await, *before, "client-{number}");
+    }
+}
