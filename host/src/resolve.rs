@@ -332,9 +332,10 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
     fn list(&mut self) -> Result<usize, Unavailable> {
         match self.standing {
             Standing::Unknown(_) | Standing::Detour { .. } => pick::by_client(self.query, self.sources),
-            Standing::Off => pick::at_random(self.query, self.sources),
             // Whoever was served without being remembered is sent to the same server when it is.
-            _ if self.sources.forwent() => pick::by_client(self.query, self.sources),
+            Standing::Absent | Standing::Void { .. } if self.sources.forwent() => {
+                pick::by_client(self.query, self.sources)
+            }
             _ => pick::at_random(self.query, self.sources),
         }
     }

@@ -76,6 +76,9 @@ mod tests {
     fn what_is_shown_is_short_and_says_that_there_is_more() {
         assert_eq!(shown("chat"), "chat");
         assert_eq!(shown("a\nb"), "a\\nb");
+        assert_eq!(shown("/a\n\u{1b}[31m"), "/a\\n\\u{1b}[31m");
+        let one_more = shown(&"x".repeat(SHOWN + 1)).into_owned();
+        assert!(one_more.ends_with("x…") && one_more.chars().count() == SHOWN + 1, "{one_more}");
         let long = "ü".repeat(SHOWN);
         assert_eq!(shown(&long), "ü".repeat(SHOWN / 2) + "…");
         assert_eq!(cut("aü", 2), "a");

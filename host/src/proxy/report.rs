@@ -17,12 +17,11 @@ use parking_lot::Mutex;
 use prometheus::{IntCounterVec, Opts, Registry};
 
 use super::{reply::Exchange, respond::Refusal};
+use crate::text::shown;
 
 /// So many lines of one cause at once; then one every [`EACH`].
 const BURST: u32 = 20;
 const EACH: Duration = Duration::from_millis(500);
-/// Characters of a client's text.
-const TEXT: usize = 200;
 
 /// What was said of each cause, and what was not.
 pub(super) struct Reports {
@@ -79,7 +78,7 @@ impl Reports {
         let Some(suppressed) = self.admit(cause, Instant::now()) else { return };
         let failed = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
         let Line { service, server, client, peer } = Line::of(exchange);
-        let (method, path) = (Shown(head.method.as_str()), Shown(head.uri.path()));
+        let (method, path) = (shown(head.method.as_str()), shown(head.uri.path()));
         let (why, status) = (Causes(refusal), status.as_u16());
         macro_rules! say {
             ($say:ident) => {
@@ -91,9 +90,7 @@ impl Reports {
         }
         match refusal {
             _ if failed => say!(warn),
-            Refusal::Rejected(..) => say!(debug),
-            // An answer to `OPTIONS`, for one.
-            _ if is_served(status) => say!(debug),
+            Refusal::Rejected(..) | Refusal::Options => say!(debug),
             _ => say!(info),
         }
     }
@@ -125,7 +122,7 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn of(exchange: &'a Exchange) -> Self {
-        let client = exchange.client.as_ref().map(|client| Shown(client.as_str()).to_string());
+        let client = exchange.client.as_ref().map(|client| shown(client.as_str()).into_owned());
         Self {
             service: exchange.service.as_ref().map(|service| service.service.id.as_str()),
             server: exchange.server.as_ref().map(|server| server.uri.as_str()),
@@ -133,24 +130,6 @@ impl<'a> Line<'a> {
             peer: exchange.connection.peer,
         }
     }
-}
-
-/// A client's text, cut and escaped.
-struct Shown<'a>(&'a str);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut chars = self.0.chars();
-        for char in chars.by_ref().take(TEXT) {
-            write!(f, "{}", char.escape_debug())?;
-        }
-        f.write_str(if chars.next().is_some() { "…" } else { "" })
-    }
-}
-
-/// The router's own answer is no refusal.
-fn is_served(status: u16) -> bool {
-    status < 400
 }
 
 /// An error with what is behind it, but for what the error itself ends with.
@@ -197,12 +176,5 @@ mod tests {
         let cause = "x".parse::<u8>().unwrap_err();
         let text = Causes(&Malformed(cause.clone())).to_string();
         assert_eq!(text, format!("malformed response: {cause}"));
-    }
-
-    #[test]
-    fn texts_of_clients_are_cut_and_escaped() {
-        assert_eq!(Shown("/a\n\u{1b}[31m").to_string(), "/a\\n\\u{1b}[31m");
-        let long = Shown(&"x".repeat(TEXT + 1)).to_string();
-        assert!(long.ends_with("x…") && long.chars().count() == TEXT + 1, "{long}");
     }
 }

@@ -1,3 +1,5 @@
+//! What filters read of bodies, and what is sent on of them.
+
 use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
