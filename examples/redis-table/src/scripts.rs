@@ -27,24 +27,27 @@ end
 return { 1, revision }";
 
 /// `ARGV`: client, service, assignment without its stamp (JSON that ends in `}`), when it expires or
-/// nothing, condition (`absent`, `always` or a stamp), the key under which a pin is told. Returns what is
-/// stored afterwards.
+/// nothing, condition (`absent`, `always` or a stamp), the key under which a pin, or that another server
+/// took the place of the one there, is told. Returns what is stored afterwards.
 pub(crate) const ASSIGN: &str = "\
 local p, client, service = KEYS[1], ARGV[1], ARGV[2]
 local hash, field = p .. ':client:' .. client, '@' .. service
 local there = redis.call('HGET', hash, field)
+local tell = ARGV[5] == 'always'
 if ARGV[5] == 'absent' then
   if there then return there end
 elseif ARGV[5] ~= 'always' then
   if not there then return false end
   if string.match(there, '\"stamp\":(%d+)}$') ~= ARGV[5] then return there end
+  local readable, was = pcall(cjson.decode, there)
+  tell = not readable or was.server ~= cjson.decode(ARGV[3]).server
 end
 local stamp = redis.call('INCR', p .. ':stamp')
 local stored = string.sub(ARGV[3], 1, -2) .. ',\"stamp\":' .. stamp .. '}'
 redis.call('HSET', hash, field, stored)
 local member = service .. '\\0' .. client
 if ARGV[4] == '' then redis.call('ZREM', p .. ':expiry', member) else redis.call('ZADD', p .. ':expiry', ARGV[4], member) end
-if ARGV[5] == 'always' then
+if tell then
   local revision = redis.call('INCR', p .. ':revision')
   redis.call('XADD', p .. ':changes', 'MAXLEN', '~', 10000, revision .. '-0', 'k', 'assignment', 'n', ARGV[6], 't', '0', 'v', '')
 end

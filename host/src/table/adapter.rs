@@ -30,7 +30,7 @@ pub struct Snapshot {
 /// A change to one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// As in [`Entry`]; `assignment` for one that was pinned or forgotten.
+    /// As in [`Entry`]; `assignment` for one that was pinned, forgotten or replaced.
     pub kind: String,
     /// As in [`Entry`]; for an `assignment`, `CLIENT/SERVICE` with the client percent-encoded.
     pub key: String,
@@ -82,7 +82,7 @@ pub struct Proposal {
 pub enum Condition {
     /// There is no assignment.
     Absent,
-    /// The assignment there still has this stamp.
+    /// The assignment there still has this stamp; every router is told if the server is another.
     Unchanged(u64),
     /// None: a pin.
     Always,

@@ -89,7 +89,7 @@ impl Shared {
             self.history.begin(revision);
         } else {
             self.history.push(&changes, revision);
-            // Assignments may have been pinned or forgotten meanwhile.
+            // Assignments may have been pinned, forgotten or replaced meanwhile.
             self.assignments.clear();
         }
         self.stats.table_resyncs.inc();

@@ -136,7 +136,8 @@ impl TestTable {
         })
     }
 
-    fn store(&self, proposal: Proposal, condition: Condition) -> Option<Assignment> {
+    /// What is stored afterwards, and whether routers are told of it.
+    fn store(&self, proposal: Proposal, condition: Condition) -> (Option<Assignment>, bool) {
         let mut data = self.data.lock();
         let key = (proposal.client, proposal.service);
         let stored = data.assignments.get(&key);
@@ -145,12 +146,14 @@ impl TestTable {
             Condition::Absent => stored.is_none(),
             Condition::Unchanged(stamp) => stored.is_some_and(|stored| stored.stamp == stamp),
         };
+        let replaces = stored.is_some_and(|stored| stored.server != proposal.server);
+        let tell = holds && (condition == Condition::Always || replaces);
         if holds {
             let stamp = stored.map_or(1, |stored| stored.stamp + 1);
             let Proposal { server, expires, router, .. } = proposal;
             data.assignments.insert(key.clone(), Assignment { server, expires, router, stamp });
         }
-        data.assignments.get(&key).cloned()
+        (data.assignments.get(&key).cloned(), tell)
     }
 }
 
@@ -222,8 +225,8 @@ impl Adapter for TestTable {
             self.asked.fetch_add(1, SeqCst);
             self.reach().await?;
             let key = format!("{}/{}", proposal.client, proposal.service);
-            let stored = self.store(proposal, condition);
-            if condition == Condition::Always {
+            let (stored, tell) = self.store(proposal, condition);
+            if tell {
                 self.change(&[delete("assignment", &key)]);
             }
             Ok(stored)

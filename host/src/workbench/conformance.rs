@@ -42,6 +42,7 @@ const PROMISES: &[Promise] = promises! {
     "an assignment is created once, whoever is first" => assignments::are_created_once,
     "an assignment is renewed by who knows its stamp" => assignments::are_renewed_by_stamp,
     "what is pinned and forgotten is told" => assignments::are_told_when_pinned,
+    "what is replaced by another server is told, what is renewed is not" => assignments::are_told_when_replaced,
     "a client is known by its assignments and its router" => assignments::make_a_client,
     "sweeping spares what has not expired" => assignments::are_swept,
 };

@@ -53,15 +53,21 @@ pub(crate) fn assign(
     condition: Condition,
 ) -> Result<Option<Assignment>, TableError> {
     let key = keys.assignment(&proposal.client, &proposal.service);
-    let mut then = vec![put(key.clone(), encoded(&AssignmentRecord::from(proposal)))];
-    let when = match condition {
-        Condition::Absent => vec![Comparison::Modified((key.clone(), 0))],
-        Condition::Unchanged(stamp) => vec![Comparison::Modified((key.clone(), stamp))],
-        Condition::Always => {
-            then.push(notice(keys, &proposal.client, &proposal.service));
-            Vec::new()
+    let (when, tell) = match condition {
+        Condition::Absent => (vec![Comparison::Modified((key.clone(), 0))], false),
+        Condition::Unchanged(stamp) => {
+            // A transaction cannot compare servers, but what it is told by stays what was read here.
+            let page = cluster.get(&one(key.clone()), 1, None).map_err(failed)?;
+            let Some(stored) = page.entries.first() else { return Ok(None) };
+            if stored.modified != stamp {
+                return assignment(stored).map(Some);
+            }
+            (vec![Comparison::Modified((key.clone(), stamp))], !is_to(stored, &proposal.server))
         }
+        Condition::Always => (Vec::new(), true),
     };
+    let mut then = vec![put(key.clone(), encoded(&AssignmentRecord::from(proposal)))];
+    then.extend(tell.then(|| notice(keys, &proposal.client, &proposal.service)));
     let outcome = cluster.transact(&when, &then, &[Operation::Get(key)]).map_err(failed)?;
     if outcome.succeeded {
         let Proposal { server, expires, router, .. } = proposal.clone();
@@ -172,6 +178,11 @@ fn try_delete(cluster: &impl Cluster, keys: &[(String, u64)]) -> Result<bool, Et
 
 fn notice(keys: &Keys, client: &str, service: &str) -> Operation {
     put(keys.notice(), keys::assignment(client, service).into_bytes())
+}
+
+/// Whether it is an assignment to this server.
+fn is_to(found: &KeyValue, server: &str) -> bool {
+    serde_json::from_slice::<AssignmentRecord>(&found.value).is_ok_and(|record| record.server == server)
 }
 
 fn assignment(found: &KeyValue) -> Result<Assignment, TableError> {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `assignments/CLIENT/SERVICE` | an assignment |
 //! | `clients/CLIENT` | where a client is connected |
-//! | `notice` | the assignment that was pinned or forgotten last, as `CLIENT/SERVICE` |
+//! | `notice` | the assignment that was pinned, forgotten or replaced last, as `CLIENT/SERVICE` |
 //! | `others/KIND/KEY` | an entry of a kind that this adapter does not know |
 //! | `releases/NAME`, `routers/ID`, `servers/SERVICE/ID`, `services/ID` | the entries |
 //! | `revision` | nothing: written with every change to entries |

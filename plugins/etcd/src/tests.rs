@@ -169,6 +169,25 @@ fn pins_and_forgotten_assignments_are_told_to_all_routers() {
 }
 
 #[test]
+fn replaced_assignments_are_told_and_renewed_ones_are_not() {
+    let etcd = Fake::default();
+    let start = write(&etcd, &[]);
+    let first = assign(&etcd, "s1", Condition::Absent).unwrap();
+    let renewed = assign(&etcd, "s1", Condition::Unchanged(first.stamp)).unwrap();
+    assert_eq!(changes(&etcd, start).0, [], "the same server");
+    assign(&etcd, "s2", Condition::Unchanged(first.stamp)).unwrap();
+    assert_eq!(changes(&etcd, start).0, [], "nothing was replaced");
+    let replaced = assign(&etcd, "s2", Condition::Unchanged(renewed.stamp)).unwrap();
+    let told = ("assignment".to_owned(), "an%2Fn/chat@2".to_owned(), None);
+    assert_eq!(changes(&etcd, start), (vec![told.clone()], replaced.stamp), "in the same transaction");
+    *etcd.before_transaction.borrow_mut() = Some(Box::new(|etcd| {
+        etcd.edit("/mf/assignments/an%2Fn/chat@2", Some(r#"{"server":"s4","router":"r2"}"#))
+    }));
+    let outrun = assign(&etcd, "s3", Condition::Unchanged(replaced.stamp)).unwrap();
+    assert_eq!((outrun.server.as_str(), changes(&etcd, start).0), ("s4", vec![told]));
+}
+
+#[test]
 fn a_client_is_its_assignments_and_where_it_is() {
     let etcd = Fake::default();
     assign(&etcd, "s1", Condition::Absent);

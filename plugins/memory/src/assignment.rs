@@ -82,8 +82,10 @@ pub(crate) fn assign(proposal: &Proposal, condition: Condition) -> Result<Option
             router: proposal.router.clone(),
             stamp: random::next(),
         };
+        let replaces = stored.assignment.as_ref().is_some_and(|stored| stored.server != new.server);
         let done = match condition {
             Condition::Always => replace_and_tell(&place, &stored, Some(&new))?,
+            Condition::Unchanged(_) if replaces => replace_and_tell(&place, &stored, Some(&new))?,
             _ => apply(&place.replace(&stored, Some(&new)), &[(place.key(), stored.bytes)])?,
         };
         Ok(done.then_some(Some(new)))

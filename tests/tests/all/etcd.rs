@@ -65,6 +65,40 @@ async fn two_routers_that_meet_a_client_at_once_agree() {
     assert!(shown["assignments"]["chat"]["server"].is_string(), "{shown}");
 }
 
+/// Sends one message of each client; where they went.
+async fn answers(gateway: &Gateway, clients: &[String]) -> Vec<String> {
+    let mut answers = Vec::new();
+    for client in clients {
+        answers.push(gateway.get("/chat/").client(client).send().await.expect(200).text());
+    }
+    answers
+}
+
+#[tokio::test]
+async fn after_a_rolling_restart_two_routers_send_each_client_to_the_same_server() {
+    let etcd = Etcd::start().await;
+    let upstreams = [Upstream::start("a").await, Upstream::start("b").await, Upstream::start("c").await];
+    let servers: Vec<_> = upstreams.iter().map(Upstream::uri).collect();
+    let (one, two) = (on(&etcd).start().await, on(&etcd).start().await);
+    one.put("chat", json!({ "servers": servers })).await;
+    routed(&two, "chat").await;
+    let clients: Vec<_> = (0..60).map(|at| format!("c{at}")).collect();
+    assert_eq!(answers(&one, &clients).await, answers(&two, &clients).await);
+
+    for (at, upstream) in upstreams.iter().enumerate() {
+        let server = format!("/v1/services/chat/servers/{}", upstream.id());
+        one.ask("DELETE", &server).send().await.expect(204);
+        // Some meet one router while it is away, and some nobody.
+        let meanwhile: Vec<_> = clients.iter().skip(at).step_by(2).cloned().collect();
+        answers([&one, &two][at % 2], &meanwhile).await;
+        one.ask("PUT", &server).json(&json!({ "uri": upstream.uri() })).send().await.expect(201);
+    }
+    // What is told is told in order: who knows of this knows of everything before it.
+    one.put("after", json!({ "server": upstreams[0].uri() })).await;
+    routed(&two, "after").await;
+    assert_eq!(answers(&one, &clients).await, answers(&two, &clients).await);
+}
+
 #[tokio::test]
 async fn a_pin_at_one_router_holds_at_the_other() {
     let etcd = Etcd::start().await;

@@ -165,7 +165,7 @@ async fn an_adapter_is_held_to_what_every_adapter_promises() {
     std::fs::write(&file, message_flow::plugin::builtin("memory").expect("it is built in")).expect("write");
     let (code, said) = tool("test", &file, &["--conformance"]).await;
     assert_eq!(code, Some(0), "{said}");
-    named(&said, &["ok    an assignment is created once", "12 passed, 0 failed"]);
+    named(&said, &["ok    an assignment is created once", "13 passed, 0 failed"]);
     let (code, said) = tool("test", &guests::wasm("stamp"), &["--conformance"]).await;
     assert_eq!(code, Some(64), "{said}");
 }

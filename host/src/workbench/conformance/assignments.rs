@@ -64,6 +64,26 @@ pub(super) async fn are_told_when_pinned(table: &Table) -> Held {
     same("changes", &told[..], &expected.map(str::to_owned)[..])
 }
 
+pub(super) async fn are_told_when_replaced(table: &Table) -> Held {
+    let revision = put(table, "service", "before replacing").await?;
+    let replace = async |server, stamp| {
+        assign(table, proposal("moved/client", server), Condition::Unchanged(stamp)).await
+    };
+    let first = there("assign", assign(table, proposal("moved/client", "s1"), Condition::Absent).await?)?;
+    let renewed = there("renewing", replace("s1", first.stamp).await?)?;
+    let late = there("replacing with an old stamp", replace("s2", first.stamp).await?)?;
+    same("what is there after that", &late, &renewed)?;
+    let last = put(table, "service", "renewed").await?;
+    let told = following(table, revision, last).await?;
+    same("changes when nothing was replaced", &told[..], &["+service renewed".to_owned()][..])?;
+    let replaced = there("replacing", replace("s2", renewed.stamp).await?)?;
+    same("what replaced it", &replaced.server, &"s2".to_owned())?;
+    let after = put(table, "service", "replaced").await?;
+    let told = following(table, last, after).await?;
+    let expected = ["-assignment moved%2Fclient/chat", "+service replaced"];
+    same("changes when it was replaced", &told[..], &expected.map(str::to_owned)[..])
+}
+
 pub(super) async fn make_a_client(table: &Table) -> Held {
     let client = || "kept/client".to_owned();
     done("locate", table.locate(client(), Some("r7".into())).await)?;
