@@ -10,7 +10,7 @@ use message_flow::{
 
 /// A programmable gateway: routes every message to the right service, by rules that you write.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
     /// What to do; `run` if nothing is said.
     #[command(subcommand)]
@@ -28,7 +28,13 @@ pub(crate) enum Command {
     /// Start a gateway with two small services, a registrar and some traffic to look at.
     Demo,
     /// Validate the configuration and the plugins; exits with 0, or with 64 and what is wrong.
+    #[command(alias = "validate")]
     Check,
+    /// Print a page of the documentation, or what a command takes.
+    Help {
+        /// Which page or command; without one a list of them.
+        topic: Option<String>,
+    },
     /// Write, look at, try out and measure plugins.
     Plugin {
         /// What to do with one.

@@ -10,6 +10,7 @@ macro_rules! say {
 
 mod arguments;
 mod demo;
+mod help;
 mod plugin_tools;
 mod run;
 
@@ -43,12 +44,23 @@ fn main() -> ExitCode {
     };
     match arguments.command.clone().unwrap_or(Command::Run) {
         Command::Token => token(),
+        Command::Help { topic } => help(topic.as_deref()),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(shell, &mut command, "message-flow", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
         command => with_configuration(&command, &arguments),
+    }
+}
+
+fn help(topic: Option<&str>) -> ExitCode {
+    match help::print(topic, &mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            telemetry::complain(error.to_string());
+            ExitCode::from(INVALID)
+        }
     }
 }
 

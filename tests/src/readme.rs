@@ -24,23 +24,23 @@ const SERVERS: [&str; 2] = ["9001", "9002"];
 
 /// Runs the README of an example.
 pub async fn follow(example: &str) {
-    let text = fs::read_to_string(repository().join("examples").join(example).join("README.md"));
+    follow_file(&format!("examples/{example}/README.md")).await;
+}
+
+/// Runs a README, named by its path in the repository.
+pub async fn follow_file(path: &str) {
+    let text = fs::read_to_string(repository().join(path));
     let mut reader = Reader::new();
-    let blocks = blocks(&text.expect("the example has a README"));
+    let blocks = blocks(&text.expect("there is such a README"));
     for (at, block) in blocks.iter().enumerate().filter(|(_, block)| block.language == "sh") {
-        if block.text.starts_with("cargo run") {
+        if block.text.contains("cargo run") {
             reader.start(&block.text).await;
             continue;
         }
         // Headers end in CR LF; a terminal shows no difference.
         let printed = reader.run(&block.text).await.replace('\r', "");
         if let Some(expected) = blocks.get(at + 1).filter(|next| next.language == "text") {
-            assert_eq!(
-                printed.trim(),
-                reader.here(&expected.text).trim(),
-                "{example}: after\n{}",
-                block.text
-            );
+            assert_eq!(printed.trim(), reader.here(&expected.text).trim(), "{path}: after\n{}", block.text);
         }
     }
 }
@@ -97,10 +97,18 @@ impl Reader {
             setup = setup.plugin(&name, file);
         }
         let gateway = setup.start().await;
+        self.share_plugins(&gateway);
         self.ports.retain(|(port, _)| SERVERS.contains(port));
         self.ports.push(("8080", gateway.proxy().port().to_string()));
         self.ports.push(("8081", gateway.api().port().to_string()));
         self.gateway = Some(gateway);
+    }
+
+    /// Makes the reader's plugins directory the gateway's, so that what is dropped there later is loaded.
+    fn share_plugins(&self, gateway: &Gateway) {
+        let here = self.directory.path().join("plugins");
+        let _ = fs::remove_dir_all(&here).or_else(|_| fs::remove_file(&here));
+        std::os::unix::fs::symlink(gateway.path("plugins"), here).expect("link the plugins directory");
     }
 
     /// Runs a block; what it prints. What it leaves running ends with the reader.
@@ -145,7 +153,7 @@ impl Drop for Reader {
 }
 
 /// The top of the repository.
-pub(crate) fn repository() -> PathBuf {
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the tests are a folder of the repository")

@@ -105,15 +105,15 @@ fn a_missing_file_is_named() {
     assert_eq!(error.to_string(), "cannot read the configuration /nowhere/a.toml");
 }
 
-const README: &str = include_str!("../../../README.md");
+const PAGE: &str = include_str!("../../docs/configuration.md");
 
-fn toml_of_the_readme() -> Vec<&'static str> {
-    README.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+fn toml_of_the_page() -> Vec<&'static str> {
+    PAGE.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
 #[test]
-fn the_readme_tells_the_defaults() {
-    let [defaults, others] = toml_of_the_readme()[..] else { panic!("the README has two blocks of TOML") };
+fn the_page_gives_the_defaults() {
+    let [defaults, others] = toml_of_the_page()[..] else { panic!("the page has two blocks of TOML") };
     let mut told = Config::parse(defaults, Path::new("a.toml"), &Overrides::default()).unwrap();
     // The one section that is named as an example: all of it is what holds without it.
     let etcd = told.plugin.remove("etcd").unwrap();
@@ -123,12 +123,12 @@ fn the_readme_tells_the_defaults() {
 }
 
 #[test]
-fn the_readme_names_every_key() {
+fn the_page_names_every_key() {
     let all = include_str!("../../../tests/golden/config-every-key.toml");
     let keys = all.lines().filter(|line| !line.starts_with(' ')).filter_map(|line| line.split_once(" = "));
-    let blocks = toml_of_the_readme().concat();
+    let blocks = toml_of_the_page().concat();
     for (key, _) in keys {
         let named = blocks.lines().any(|line| line.split_once(" = ").is_some_and(|(named, _)| named == key));
-        assert!(named, "{key} is not in the README");
+        assert!(named, "{key} is not in docs/configuration.md");
     }
 }

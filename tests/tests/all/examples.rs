@@ -1,6 +1,11 @@
-//! Every example's README, command by command.
+//! The README and that of every example, command by command.
 
-use message_flow_tests::readme::follow;
+use message_flow_tests::readme::{follow, follow_file};
+
+#[tokio::test]
+async fn the_readme() {
+    follow_file("README.md").await;
+}
 
 #[tokio::test]
 async fn quick_start() {

@@ -41,6 +41,7 @@ mod new_plugins;
 mod nothing_silent;
 mod openapi;
 mod output;
+mod pages;
 mod plugin_host;
 mod plugin_tools;
 mod plugins;
