@@ -324,6 +324,8 @@ pub struct TableConfig {
     pub adapter: String,
     /// Assignments that this router remembers, at most.
     pub assignments: usize,
+    /// So long a message waits for the table, over all that it asks there.
+    pub wait: Duration,
 }
 
 /// The directory of plugins.

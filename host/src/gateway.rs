@@ -34,7 +34,7 @@ use crate::{
     proxy::{self, Planner, Proxy},
     release,
     supervise::Supervisor,
-    table::{Clock, Table, adapter::Revision},
+    table::{Clock, Table, View, adapter::Revision},
     telemetry, upstream, webhook,
 };
 
@@ -338,12 +338,13 @@ impl Routing {
     /// Compiles a new plan whenever something changes that it is made of.
     async fn follow(&mut self, mut config: watch::Receiver<Arc<Config>>) {
         let (mut views, mut plugins) = (self.table.subscribe(), self.plugins.subscribe());
+        let mut revisions = self.table.revisions();
         let mut running = Arc::clone(&config.borrow_and_update());
         let mut settings = self.settings(&running);
         loop {
             self.compile(Arc::clone(&settings));
             tokio::select! {
-                changed = views.changed() => if changed.is_err() { return },
+                changed = next_view(&self.compiled, &mut views, &mut revisions) => if changed.is_err() { return },
                 changed = plugins.changed() => if changed.is_err() { return },
                 () = self.tokens.changed() => settings = self.settings(&running),
                 Ok(()) = config.changed() => {
@@ -366,6 +367,26 @@ impl Routing {
         self.table.assignments().limit(mapping::new_clients(new));
         if new.services != running.services {
             self.table.set_overlay(new.services.clone());
+        }
+    }
+}
+
+/// Waits for a view that says something new. At revisions at which it does not there is nothing to
+/// compile.
+async fn next_view(
+    compiled: &watch::Sender<Revision>,
+    views: &mut watch::Receiver<Arc<View>>,
+    revisions: &mut watch::Receiver<Revision>,
+) -> Result<(), watch::error::RecvError> {
+    loop {
+        tokio::select! {
+            biased;
+            changed = views.changed() => return changed,
+            changed = revisions.changed() => changed?,
+        }
+        let revision = *revisions.borrow_and_update();
+        if !views.has_changed()? {
+            compiled.send_replace(revision);
         }
     }
 }

@@ -116,7 +116,7 @@ impl Parts {
     /// As [`Proxy::explain`].
     pub async fn explain(&self, question: Question) -> Result<Explanation, Unexplained> {
         let plan = self.plan.load_full();
-        explain::explain(&plan, &self.assignments, question, unix_now()).await
+        explain::explain(&plan, &self.assignments, question, self.assignments.time().now()).await
     }
 }
 
@@ -131,8 +131,10 @@ struct Worker {
     tokens: token::Cache,
     /// For small bodies that are read before they are sent.
     room: Room,
-    /// Milliseconds since the Unix epoch, as of the last tick.
+    /// The time of day in milliseconds since the Unix epoch, as of the last tick.
     unix: AtomicU64,
+    /// The table's own time, as of the last tick.
+    now: AtomicU64,
     tasks: Supervisor,
 }
 
@@ -140,13 +142,19 @@ impl Worker {
     fn new(parts: Parts) -> Self {
         let Parts { plan, assignments, endpoints, metrics, tasks } = parts;
         let pools = Pools::new(&endpoints);
-        let unix = AtomicU64::new(unix_now());
+        let (unix, now) = (AtomicU64::new(unix_now()), AtomicU64::new(assignments.time().now()));
         let (budget, tokens) = (forward::Budget::default(), token::Cache::default());
         let room = Room::new(gather::ROOM);
-        Self { plan, assignments, endpoints, metrics, pools, budget, tokens, room, unix, tasks }
+        Self { plan, assignments, endpoints, metrics, pools, budget, tokens, room, unix, now, tasks }
     }
 
+    /// The table's own time.
     fn now(&self) -> u64 {
+        self.now.load(Relaxed)
+    }
+
+    /// The time of day.
+    fn unix(&self) -> u64 {
         self.unix.load(Relaxed)
     }
 }
@@ -183,6 +191,7 @@ impl Handler for Worker {
 
     fn tick(&self, now: u64) {
         self.unix.store(unix_now(), Relaxed);
+        self.now.store(self.assignments.time().now(), Relaxed);
         self.pools.tick(now);
     }
 

@@ -3,13 +3,15 @@
 //! 1. The service has a `server`: that one.
 //! 2. The client has an assignment whose server is there and well: that one.
 //! 3. The service has a registrar: what it says.
-//! 4. The server list: at random, by weight.
+//! 4. The server list: uniformly at random by a hash of the client, biased by the weights. Routers that
+//!    cannot ask each other agree by it. A service that remembers nobody draws for each message.
 //! 5. Nothing.
 //!
 //! Which version a name without one means is decided before, by [`version()`].
 //!
 //! What 3 and 4 decide becomes the assignment by create-if-absent, so that routers that decide at
-//! once agree. While the server of an assignment is there and not well, 3 and 4 decide on a detour:
+//! once agree. What was decided while the table could not be asked is held: the client keeps it
+//! meanwhile, and it is what is proposed to the table once that answers. While the server of an assignment is there and not well, 3 and 4 decide on a detour:
 //! the assignment stays, and the client returns to it. Only a server that is gone or has left voids
 //! an assignment, and not even that a pinned one. A detour is the same for the same client while the
 //! same servers are well, and costs no write.
@@ -53,7 +55,7 @@ pub struct Query<'a> {
     pub service: &'a Service,
     /// The client id.
     pub client: &'a str,
-    /// Milliseconds since the Unix epoch.
+    /// In the table's own time.
     pub now: u64,
     /// Numbers of the servers that this message was already sent to in vain. They are not chosen
     /// again; an assignment to one of them stays, the message goes elsewhere without it.
@@ -181,8 +183,12 @@ pub trait Sources: Send {
         condition: Condition,
     ) -> impl Future<Output = Result<Option<Assignment>, TableError>> + Send;
 
-    /// Remembers a choice for a moment, here only: the table cannot be reached.
-    fn hold(&mut self, server: &str);
+    /// The number of the server that is held for the client, as the table could not be asked before.
+    /// Must not wait.
+    fn held(&mut self) -> Option<u32>;
+
+    /// Holds a choice that could not be stored for this reason.
+    fn hold(&mut self, server: &str, why: &TableError);
 
     /// The number of the server on which the registrar decided for the client's detour a moment ago,
     /// here. Must not wait.
@@ -204,11 +210,6 @@ pub trait Sources: Send {
     /// The registrar's `on_error`.
     fn on_error(&self) -> OnError;
 
-    /// Whether clients were served without being remembered, as there were too many new ones at once.
-    fn forwent(&self) -> bool {
-        false
-    }
-
     /// Uniform over all 64 bits.
     fn random(&mut self) -> u64;
 }
@@ -223,7 +224,7 @@ pub async fn resolve<S: Sources, T: Trace>(query: Query<'_>, sources: &mut S, tr
     let standing = standing::find(query, sources).await;
     trace.note(Step::Assignment, || standing.describe(query.service));
     match standing {
-        Standing::Holds(target) => Outcome::To(target, Step::Assignment),
+        Standing::Holds(target) | Standing::Held(target, _) => Outcome::To(target, Step::Assignment),
         standing => Deciding { query, sources, trace, standing }.decide().await,
     }
 }
@@ -331,12 +332,8 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
 
     fn list(&mut self) -> Result<usize, Unavailable> {
         match self.standing {
-            Standing::Unknown(_) | Standing::Detour { .. } => pick::by_client(self.query, self.sources),
-            // Whoever was served without being remembered is sent to the same server when it is.
-            Standing::Absent | Standing::Void { .. } if self.sources.forwent() => {
-                pick::by_client(self.query, self.sources)
-            }
-            _ => pick::at_random(self.query, self.sources),
+            Standing::Off => pick::at_random(self.query, self.sources),
+            _ => pick::by_client(self.query, self.sources),
         }
     }
 
@@ -348,8 +345,8 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
         let condition = match standing {
             Standing::Absent => Condition::Absent,
             Standing::Void { stamp, .. } => Condition::Unchanged(stamp),
-            Standing::Unknown(_) => {
-                sources.hold(&text);
+            Standing::Unknown(error) => {
+                sources.hold(&text, &error);
                 return Outcome::To(target, step);
             }
             Standing::Detour { lasts, .. } => {
@@ -359,7 +356,7 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
                 }
                 return Outcome::To(target, step);
             }
-            Standing::Off | Standing::Holds(_) => return Outcome::To(target, step),
+            Standing::Off | Standing::Holds(_) | Standing::Held(..) => return Outcome::To(target, step),
         };
         match claim(sources, &text, condition).await {
             Ok(Some(stored)) if stored.server != text => {
@@ -375,12 +372,8 @@ impl<S: Sources, T: Trace> Deciding<'_, S, T> {
             Ok(_) => Outcome::To(target, step),
             Err(error) => {
                 trace.note(Step::Assignment, || format!("not stored: {error}"));
-                let agreed = match step {
-                    Step::List => pick::by_client(query, sources).map_or(target, Target::Listed),
-                    _ => target,
-                };
-                sources.hold(standing::text(query.service, &agreed));
-                Outcome::To(agreed, step)
+                sources.hold(&text, &error);
+                Outcome::To(target, step)
             }
         }
     }

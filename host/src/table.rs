@@ -27,6 +27,8 @@ mod sweeping;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod ticking;
+pub mod time;
 pub mod view;
 
 use std::{
@@ -59,6 +61,7 @@ pub use numbers::Numbers;
 pub use record::{ServerRecord, ServiceId, ServiceRecord};
 pub use stats::Stats;
 pub use status::Status;
+pub use time::TableTime;
 pub use view::{Named, Overlay, Release, Server, Service, View};
 
 /// What a [`Table`] needs to know.
@@ -76,18 +79,20 @@ pub struct Options {
     pub overlay: Overlay,
     /// At most so many assignments are remembered here.
     pub assignments: usize,
+    /// A message of a client that is not remembered waits for the table no longer, over all that it asks.
+    pub wait: Duration,
     /// For so long most of the servers are kept as suspect when they go all at once.
     pub grace: Duration,
     /// From one removal of expired assignments to the next, on average.
     pub sweep: Duration,
-    /// The time of day.
+    /// The time of day, by which the first router of a table sets its time.
     pub clock: Clock,
     /// Under which its tasks run.
     pub tasks: Supervisor,
 }
 
 impl Options {
-    /// The defaults: a million assignments, 10 s of grace, a sweep every 30 s, nothing saved.
+    /// The defaults: a million assignments, a second of waiting, 10 s of grace, a sweep every 30 s, nothing saved.
     pub fn new(router: impl Into<String>, adapter: impl Into<String>) -> Self {
         Self {
             router: router.into(),
@@ -96,6 +101,7 @@ impl Options {
             dir: None,
             overlay: Overlay::new(),
             assignments: 1_000_000,
+            wait: Duration::from_secs(1),
             grace: Duration::from_secs(10),
             sweep: Duration::from_secs(30),
             clock: Clock::System,
@@ -144,7 +150,7 @@ impl Table {
         self.shared.view()
     }
 
-    /// The latest view, and a notice of each that follows.
+    /// The latest view, and a notice of each that follows and says something new.
     pub fn subscribe(&self) -> watch::Receiver<Arc<View>> {
         self.shared.views.subscribe()
     }
@@ -154,7 +160,18 @@ impl Table {
         (&self.shared.options.router, &self.shared.options.record)
     }
 
-    /// The time of day.
+    /// The table's own time, which is the same at every router of it.
+    pub fn time(&self) -> &Arc<TableTime> {
+        &self.shared.time
+    }
+
+    /// The revision of the latest view, and a notice of each that follows, also of those at which the view
+    /// says nothing new.
+    pub fn revisions(&self) -> watch::Receiver<Revision> {
+        self.shared.revisions.subscribe()
+    }
+
+    /// The time of day at this router.
     pub fn clock(&self) -> Clock {
         self.shared.options.clock
     }
@@ -217,8 +234,8 @@ impl Table {
             revision = written?;
             shared.poke.notify_one();
         }
-        let mut views = shared.views.subscribe();
-        let seen = views.wait_for(|view| view.revision >= revision);
+        let mut revisions = self.revisions();
+        let seen = revisions.wait_for(|seen| *seen >= revision);
         if timeout(READ_OWN_WRITE, seen).await.is_err() {
             tracing::warn!(revision, "a write to the routing table is not in the view yet");
         }
@@ -271,6 +288,7 @@ fn spawn(
         supervisor.clone().keep("table-following", follow)
     });
     tasks.spawn(keep("table-announcing", |shared| Box::pin(announcing::announce(shared))));
+    tasks.spawn(keep("table-ticking", |shared| Box::pin(ticking::tick(shared))));
     tasks.spawn(keep("table-sweeping", |shared| Box::pin(sweeping::sweep(shared))));
     tasks.spawn({
         let (assignments, due) = (Arc::clone(&shared.assignments), Arc::new(tokio::sync::Mutex::new(due)));
@@ -294,6 +312,7 @@ impl Shared {
     async fn begin(&self, saved: Option<&Saved>) -> Next {
         let Err(error) = following::resync(self).await else {
             self.current();
+            ticking::begin(self).await;
             return Next::Changes;
         };
         self.failed(&error);

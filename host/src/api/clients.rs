@@ -63,7 +63,7 @@ impl ShownVersion {
 pub(super) struct ShownAssignment {
     /// A server's id, or a URI that a registrar gave.
     server: String,
-    /// RFC 3339; null: pinned.
+    /// RFC 3339, by the clock of the router that is asked; null: pinned.
     expires: Option<String>,
     /// Whether it stays until it is forgotten.
     pinned: bool,
@@ -96,11 +96,16 @@ pub(super) async fn show(
     let client = input::client_id(client)?;
     caller.must(Action::Read, None)?;
     let found = state.table.client(&client).await?;
-    let now = now();
+    let (now, of_day) = (state.table.time().now(), now());
     let holds = |(service, assignment): &(String, Assignment)| {
         assignment.expires.is_none_or(|expires| expires > now) && caller.may(Action::Read, Some(service))
     };
-    let held: Vec<_> = found.assignments.into_iter().filter(holds).collect();
+    // The table's own time is nobody's: it is shown by this router's time of day.
+    let shown = |(service, assignment): (String, Assignment)| {
+        let expires = assignment.expires.map(|expires| of_day.saturating_add(expires - now));
+        (service, Assignment { expires, ..assignment })
+    };
+    let held: Vec<_> = found.assignments.into_iter().filter(holds).map(shown).collect();
     // Where nobody says that the client is connected, the last to have decided for it knows best.
     let newest = held.iter().max_by_key(|(_, assignment)| assignment.stamp);
     let router = found.router.or_else(|| newest.map(|(_, assignment)| assignment.router.clone()));

@@ -208,8 +208,8 @@ pub(super) async fn write<T>(
 
 /// Waits until the view is where the table is.
 async fn catch_up(state: &State, there: Revision) {
-    let mut views = state.table.subscribe();
-    let there = views.wait_for(|view| view.revision >= there);
+    let mut revisions = state.table.revisions();
+    let there = revisions.wait_for(|revision| *revision >= there);
     let _ = tokio::time::timeout(CATCH_UP, there).await;
 }
 

@@ -304,9 +304,20 @@ fn table(section: Section<'_>) -> TableConfig {
     let table = TableConfig {
         adapter: section.get("adapter", name).unwrap_or_else(|| "memory".to_owned()),
         assignments: section.get("assignments", Value::count).unwrap_or(1_000_000),
+        wait: section.get("wait", table_wait).unwrap_or(std::time::Duration::from_secs(1)),
     };
     section.end();
     table
+}
+
+/// A message waits for no time at all only by mistake, and longer than a client does for nothing.
+fn table_wait(value: &Value<'_>) -> Option<std::time::Duration> {
+    let wait = value.span()?;
+    let allowed = std::time::Duration::from_millis(10)..=std::time::Duration::from_secs(60);
+    match allowed.contains(&wait) {
+        true => Some(wait),
+        false => value.refuse("write how long a message may wait for the routing table, from 10ms to 60s"),
+    }
 }
 
 fn plugins(section: Section<'_>, overrides: &Overrides) -> PluginsConfig {

@@ -34,6 +34,7 @@ pub(super) fn table_options(
         dir: Some(config.data.dir.clone()),
         overlay: config.services.clone(),
         assignments: config.table.assignments,
+        wait: config.table.wait,
         grace: config.discovery.grace,
         tasks: tasks.clone(),
         ..table::Options::new(router, &config.table.adapter)

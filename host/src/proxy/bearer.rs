@@ -15,7 +15,7 @@ pub(super) fn verified(
     headers: &HeaderMap,
 ) -> Result<Option<Arc<Verified>>, Refusal> {
     let Some(verifier) = &settings.token else { return Ok(None) };
-    let looked = token(headers).map(|token| worker.tokens.verify(verifier, token?, worker.now() / 1000));
+    let looked = token(headers).map(|token| worker.tokens.verify(verifier, token?, worker.unix() / 1000));
     match &looked {
         Some(Ok(Looked::Verified(_))) => worker.metrics.token(Ok(())),
         Some(Err(doubt)) => worker.metrics.token(Err(*doubt)),

@@ -33,7 +33,7 @@ use crate::{
         body::ask_for_whole,
         message::{ClientId, target as target_of},
     },
-    table::Release,
+    table::{Release, assignments::Wait},
     upstream::RequestBody,
 };
 
@@ -45,7 +45,8 @@ pub(super) async fn answer(
 ) -> Result<Response<Reply>, BoxError> {
     let (head, body) = request.into_parts();
     let exchange = Exchange::begin(worker, carrier);
-    let mut message = Inbound { exchange, head, cut: 0, expects_continue: false };
+    let wait = exchange.worker.assignments.wait();
+    let mut message = Inbound { exchange, head, cut: 0, expects_continue: false, wait };
     // A filter may change what the client asked for.
     let is_call = grpc::is_call(&message.head.headers);
     let answered = message.pass(body).await;
@@ -67,6 +68,8 @@ pub(super) struct Inbound {
     cut: usize,
     /// The client holds its body back, and so far nobody has asked it for that.
     pub(super) expects_continue: bool,
+    /// How long it may wait for the table to say which version is meant.
+    wait: Wait,
 }
 
 /// For whom a message is and from whom.
@@ -135,7 +138,8 @@ impl Inbound {
         client.tell(&mut self.head.headers, seen);
         let client = &client.id;
         let worker = self.worker().clone();
-        let known = Known { plan, client, assignments: &worker.assignments, now: worker.now() };
+        let (assignments, wait) = (&*worker.assignments, self.wait.clone());
+        let known = Known { plan, client, assignments, now: worker.now(), wait: &wait };
         let choice = route::choose(self, &known, &[]).await?;
         let mut body = self.body(body, seen, settings);
         if !plan.request_filters.is_empty() {
@@ -252,7 +256,16 @@ impl Inbound {
         let (assignments, now) = (&*worker.assignments, worker.now());
         let connection = Some(&*self.exchange.connection);
         let headers = &self.head.headers;
-        Unversioned { plan, release, assignments, client: client.as_str(), headers, connection, now }
+        Unversioned {
+            plan,
+            release,
+            assignments,
+            client: client.as_str(),
+            headers,
+            connection,
+            now,
+            wait: &self.wait,
+        }
     }
 
     async fn released(

@@ -1,6 +1,7 @@
 //! Says where a message would go and why, by the code that routes.
 //!
-//! Everything is asked as for a real message: table, health, registrar. Nothing is stored.
+//! Everything is asked as for a real message, in the same order: what this router remembers, the table,
+//! health, the registrar. Nothing is stored, remembered or prolonged by asking.
 
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ pub async fn explain(
     question: Question,
     now: u64,
 ) -> Result<Explanation, Unexplained> {
-    let mut trace = Vec::new();
+    let (mut trace, wait) = (Vec::new(), assignments.wait());
     let Question { service: asked, client, method, path, headers } = question;
     let service = match plan.find(asked.as_str()) {
         Found::Service(found) => {
@@ -67,6 +68,7 @@ pub async fn explain(
                 headers: &headers,
                 connection: None,
                 now,
+                wait: &wait,
             };
             unversioned.explain(&mut trace).await.ok_or(Unexplained::Unreleased(asked))?
         }
@@ -74,7 +76,7 @@ pub async fn explain(
         Found::Unknown => return Err(Unexplained::Unknown(asked)),
     };
     let client = ClientId::Text(client.into());
-    let known = Known { plan: &service, client: &client, assignments, now };
+    let known = Known { plan: &service, client: &client, assignments, now, wait: &wait };
     let mut head = Request::new(()).into_parts().0;
     head.method = method;
     head.uri = path.into();
@@ -143,8 +145,9 @@ struct Dry<'a> {
 
 impl Sources for Dry<'_> {
     fn cached(&mut self) -> Option<Cached> {
-        // The table is asked: it says what every router goes by.
-        None
+        let Known { plan, client, assignments, now, .. } = self.known;
+        let found = assignments.peek(&plan.service, client.as_str(), *now)?;
+        Some(Cached { server: found.server, pinned: found.pinned, due: found.due })
     }
 
     fn prolong(&mut self) {}
@@ -160,14 +163,19 @@ impl Sources for Dry<'_> {
     }
 
     async fn assigned(&mut self) -> Result<Option<Assignment>, TableError> {
-        self.known.assignments.lookup(&self.known.plan.service, self.known.client.as_str()).await
+        let Known { plan, client, assignments, wait, .. } = self.known;
+        assignments.look(&plan.service, client.as_str(), wait).await
     }
 
     async fn claim(&mut self, _: &str, _: Condition) -> Result<Option<Assignment>, TableError> {
         Ok(None)
     }
 
-    fn hold(&mut self, _: &str) {}
+    fn held(&mut self) -> Option<u32> {
+        self.known.held()
+    }
+
+    fn hold(&mut self, _: &str, _: &TableError) {}
 
     fn health(&self, server: &Server) -> Health {
         self.known.plan.health(server)
@@ -179,10 +187,6 @@ impl Sources for Dry<'_> {
 
     fn on_error(&self) -> OnError {
         on_error(self.known.plan)
-    }
-
-    fn forwent(&self) -> bool {
-        self.known.assignments.forwent()
     }
 
     fn random(&mut self) -> u64 {

@@ -16,6 +16,7 @@ use crate::{
     table::{
         Assignments, Server, TableError,
         adapter::{Assignment, Condition},
+        assignments::Wait,
     },
 };
 
@@ -24,8 +25,10 @@ pub(super) struct Known<'a> {
     pub(super) plan: &'a Arc<ServicePlan>,
     pub(super) client: &'a ClientId,
     pub(super) assignments: &'a Assignments,
-    /// Milliseconds since the Unix epoch.
+    /// In the table's own time.
     pub(super) now: u64,
+    /// How long it may wait for the table.
+    pub(super) wait: &'a Wait,
 }
 
 impl Known<'_> {
@@ -40,6 +43,10 @@ impl Known<'_> {
 
     fn prolong(&self) {
         self.assignments.prolong(&self.plan.service, self.client.as_str(), self.now);
+    }
+
+    pub(super) fn held(&self) -> Option<u32> {
+        self.assignments.held(&self.plan.service, self.client.as_str(), self.now)
     }
 
     pub(super) fn detour(&self) -> Option<u32> {
@@ -78,7 +85,11 @@ impl Sources for AtOnce<'_> {
         std::future::pending().await
     }
 
-    fn hold(&mut self, _: &str) {}
+    fn held(&mut self) -> Option<u32> {
+        self.0.held()
+    }
+
+    fn hold(&mut self, _: &str, _: &TableError) {}
 
     fn health(&self, server: &Server) -> Health {
         self.0.plan.health(server)
@@ -127,19 +138,25 @@ impl Sources for Asking<'_> {
     }
 
     async fn assigned(&mut self) -> Result<Option<Assignment>, TableError> {
-        self.known.assignments.lookup(&self.known.plan.service, self.known.client.as_str()).await
+        let Known { plan, client, assignments, wait, .. } = self.known;
+        assignments.lookup(&plan.service, client.as_str(), wait).await
     }
 
     async fn claim(&mut self, server: &str, condition: Condition) -> Result<Option<Assignment>, TableError> {
-        let Known { plan, client, assignments, .. } = self.known;
+        let Known { plan, client, assignments, wait, .. } = self.known;
         if condition == Condition::Absent {
             assignments.admit(identify::origin(&plan.settings, &self.head.headers, self.connection))?;
         }
-        assignments.claim(&plan.service, client.as_str(), server, condition).await
+        assignments.claim(&plan.service, client.as_str(), server, condition, wait).await
     }
 
-    fn hold(&mut self, server: &str) {
-        self.known.assignments.hold(&self.known.plan.service, self.known.client.as_str(), server);
+    fn held(&mut self) -> Option<u32> {
+        self.known.held()
+    }
+
+    fn hold(&mut self, server: &str, why: &TableError) {
+        let Known { plan, client, assignments, .. } = self.known;
+        assignments.hold(&plan.service, client.as_str(), server, why);
     }
 
     fn health(&self, server: &Server) -> Health {
@@ -160,10 +177,6 @@ impl Sources for Asking<'_> {
 
     fn on_error(&self) -> OnError {
         on_error(self.known.plan)
-    }
-
-    fn forwent(&self) -> bool {
-        self.known.assignments.forwent()
     }
 
     fn random(&mut self) -> u64 {

@@ -15,6 +15,7 @@ use crate::{
     table::{
         Assignments, Release, ServiceId, TableError,
         adapter::{Assignment, Condition},
+        assignments::Wait,
         record::ServerUri,
         view::Service,
     },
@@ -30,7 +31,10 @@ pub(super) struct Unversioned<'a> {
     pub(super) headers: &'a HeaderMap,
     /// On which it came; none: there is only a question.
     pub(super) connection: Option<&'a Connection>,
+    /// In the table's own time.
     pub(super) now: u64,
+    /// How long it may wait for the table.
+    pub(super) wait: &'a Wait,
 }
 
 impl<'a> Unversioned<'a> {
@@ -61,6 +65,10 @@ impl<'a> Unversioned<'a> {
         self.assignments.text(number)
     }
 
+    fn held(&self) -> Option<Arc<str>> {
+        self.assignments.text(self.assignments.held(&self.release.choices, self.client, self.now)?)
+    }
+
     fn is_there(&self, service: &ServiceId) -> bool {
         self.plan.service(service).is_some()
     }
@@ -68,7 +76,10 @@ impl<'a> Unversioned<'a> {
     /// Whether an assignment that this router remembers holds or only makes a detour: it stays either way.
     fn holds_cached(&self, service: &ServiceId) -> bool {
         let Some(plan) = self.plan.service(service) else { return false };
-        let cached = self.assignments.cached(&plan.service, self.client, self.now);
+        self.stays(plan, self.assignments.cached(&plan.service, self.client, self.now))
+    }
+
+    fn stays(&self, plan: &ServicePlan, cached: Option<u32>) -> bool {
         cached.is_some_and(|number| match plan.service.place(number) {
             Some(place) => plan.health(&plan.service.servers[place]) != Health::Left,
             None => self.assignments.text(number).is_some_and(|text| is_elsewhere(&text)),
@@ -80,7 +91,18 @@ impl<'a> Unversioned<'a> {
             return Ok(true);
         }
         let Some(plan) = self.plan.service(service) else { return Ok(false) };
-        let found = self.assignments.lookup(&plan.service, self.client).await?;
+        let found = self.assignments.lookup(&plan.service, self.client, self.wait).await?;
+        Ok(found.is_some_and(|found| self.is_held(plan, &found)))
+    }
+
+    /// The same, and nothing is remembered or prolonged by asking.
+    async fn seems_held(&self, service: &ServiceId) -> Result<bool, TableError> {
+        let Some(plan) = self.plan.service(service) else { return Ok(false) };
+        let cached = self.assignments.peek(&plan.service, self.client, self.now);
+        if self.stays(plan, cached.map(|cached| cached.server)) {
+            return Ok(true);
+        }
+        let found = self.assignments.look(&plan.service, self.client, self.wait).await?;
         Ok(found.is_some_and(|found| self.is_held(plan, &found)))
     }
 
@@ -130,7 +152,13 @@ impl VersionSources for AtOnce<'_> {
         std::future::pending().await
     }
 
-    fn hold(&mut self, _: &str) {}
+    fn held(&mut self) -> Option<Arc<str>> {
+        self.0.held()
+    }
+
+    fn hold(&mut self, _: &str, _: &TableError) {}
+
+    fn hold_briefly(&mut self, _: &str) {}
 }
 
 /// Asks the table, and stores.
@@ -142,7 +170,7 @@ impl VersionSources for Asking<'_> {
     }
 
     async fn chosen(&mut self) -> Result<Option<Assignment>, TableError> {
-        self.0.assignments.lookup(&self.0.release.choices, self.0.client).await
+        self.0.assignments.lookup(&self.0.release.choices, self.0.client, self.0.wait).await
     }
 
     fn is_there(&self, service: &ServiceId) -> bool {
@@ -157,11 +185,20 @@ impl VersionSources for Asking<'_> {
         if let (Condition::Absent, Some(connection)) = (condition, self.0.connection) {
             self.0.assignments.admit(identify::origin(&self.0.plan.settings, self.0.headers, connection))?;
         }
-        self.0.assignments.claim(&self.0.release.choices, self.0.client, choice, condition).await
+        let Unversioned { assignments, release, client, wait, .. } = self.0;
+        assignments.claim(&release.choices, client, choice, condition, wait).await
     }
 
-    fn hold(&mut self, choice: &str) {
-        self.0.assignments.hold(&self.0.release.choices, self.0.client, choice);
+    fn held(&mut self) -> Option<Arc<str>> {
+        self.0.held()
+    }
+
+    fn hold(&mut self, choice: &str, why: &TableError) {
+        self.0.assignments.hold(&self.0.release.choices, self.0.client, choice, why);
+    }
+
+    fn hold_briefly(&mut self, choice: &str) {
+        self.0.assignments.hold_briefly(&self.0.release.choices, self.0.client, choice);
     }
 }
 
@@ -170,11 +207,12 @@ struct Dry<'a>(Unversioned<'a>);
 
 impl VersionSources for Dry<'_> {
     fn cached(&mut self) -> Option<Arc<str>> {
-        None
+        let Unversioned { assignments, release, client, now, .. } = self.0;
+        assignments.text(assignments.peek(&release.choices, client, now)?.server)
     }
 
     async fn chosen(&mut self) -> Result<Option<Assignment>, TableError> {
-        self.0.assignments.lookup(&self.0.release.choices, self.0.client).await
+        self.0.assignments.look(&self.0.release.choices, self.0.client, self.0.wait).await
     }
 
     fn is_there(&self, service: &ServiceId) -> bool {
@@ -182,7 +220,7 @@ impl VersionSources for Dry<'_> {
     }
 
     async fn holds(&mut self, service: &ServiceId) -> Result<bool, TableError> {
-        self.0.holds(service).await
+        self.0.seems_held(service).await
     }
 
     async fn claim(&mut self, choice: &str, _: Condition) -> Result<Option<Assignment>, TableError> {
@@ -190,5 +228,11 @@ impl VersionSources for Dry<'_> {
         Ok(Some(Assignment { server, expires: None, router: String::new(), stamp: 0 }))
     }
 
-    fn hold(&mut self, _: &str) {}
+    fn held(&mut self) -> Option<Arc<str>> {
+        self.0.held()
+    }
+
+    fn hold(&mut self, _: &str, _: &TableError) {}
+
+    fn hold_briefly(&mut self, _: &str) {}
 }

@@ -48,10 +48,11 @@ pub(super) fn at_random<S: Sources>(query: Query<'_>, sources: &mut S) -> Result
     healthy.drawn.or(suspect.drawn).ok_or(count)
 }
 
-/// By the client's hash, in proportion to the weights: what every router chooses that sees the
-/// same servers healthy.
+/// By a hash of the client, of which the service is the salt, in proportion to the weights: what every
+/// router chooses that sees the same servers healthy, and over all clients as uniform as chance.
 pub(super) fn by_client<S: Sources>(query: Query<'_>, sources: &S) -> Result<usize, Unavailable> {
     let mut count = Unavailable::default();
+    let key = hash::affinity(hash::stable(query.client), hash::stable(query.service.id.as_str()));
     let of =
         |wanted: Health, count: &mut Unavailable| {
             let servers =
@@ -59,7 +60,7 @@ pub(super) fn by_client<S: Sources>(query: Query<'_>, sources: &S) -> Result<usi
                     count.available(query, sources.health(server), server) == Some(wanted)
                 });
             let items = servers.map(|(place, server)| (place, server.hash, server.record.weight));
-            hash::rendezvous(hash::stable(query.client), items)
+            hash::rendezvous(key, items)
         };
     let healthy = of(Health::Healthy, &mut count);
     healthy.or_else(|| of(Health::Suspect, &mut Unavailable::default())).ok_or(count)

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Cached, Health, Query, Sources, Target, is_sticky};
-use crate::table::{TableError, adapter::Assignment, record::ServerUri, view::Service};
+use super::{Cached, Health, Query, Sources, Target, claim, is_sticky};
+use crate::table::{
+    TableError,
+    adapter::{Assignment, Condition},
+    record::ServerUri,
+    view::Service,
+};
 
 /// What is known of a client's assignment.
 pub(super) enum Standing {
@@ -15,6 +20,8 @@ pub(super) enum Standing {
     Void { stamp: u64, server: String, why: &'static str },
     /// It stays, and this message goes elsewhere; if it lasts, those that follow do so too.
     Detour { server: Arc<str>, why: &'static str, lasts: bool },
+    /// The table could not be asked, and there the client went before.
+    Held(Target, TableError),
     /// The table could not be asked.
     Unknown(TableError),
     /// The service remembers nothing.
@@ -29,6 +36,9 @@ impl Standing {
             Self::Absent => "none".to_owned(),
             Self::Void { server, why, .. } => format!("to {server}, {why}"),
             Self::Detour { server, why, .. } => format!("detour: to {server}, {why}"),
+            Self::Held(target, error) => {
+                format!("not known: {error}; held here to {}", text(service, target))
+            }
             Self::Unknown(error) => format!("not known: {error}"),
             Self::Off => "the service is not sticky".to_owned(),
         }
@@ -50,10 +60,52 @@ pub(super) async fn find<S: Sources>(query: Query<'_>, sources: &mut S) -> Stand
         return standing;
     }
     match sources.assigned().await {
-        Ok(Some(assignment)) => judge(query, sources, &assignment),
-        Ok(None) => Standing::Absent,
-        Err(error) => Standing::Unknown(error),
+        Ok(Some(assignment)) => match judge(query, sources, &assignment) {
+            Standing::Void { stamp, server, why } => {
+                let void = Standing::Void { stamp, server, why };
+                propose(query, sources, Condition::Unchanged(stamp), void).await
+            }
+            standing => standing,
+        },
+        Ok(None) => propose(query, sources, Condition::Absent, Standing::Absent).await,
+        Err(error) => unasked(query, sources, error),
     }
+}
+
+/// The table can be asked and says nothing that holds: where the client went before it could is
+/// proposed to it, and followed is what another router stored first.
+async fn propose<S: Sources>(
+    query: Query<'_>,
+    sources: &mut S,
+    condition: Condition,
+    otherwise: Standing,
+) -> Standing {
+    let Some((target, held)) = held(query, sources) else { return otherwise };
+    let text = text(query.service, &target).to_owned();
+    match claim(sources, &text, condition).await {
+        Ok(Some(stored)) => judge(query, sources, &stored),
+        Ok(None) => held,
+        Err(error) => unasked(query, sources, error),
+    }
+}
+
+/// The table cannot be asked: the client goes where it went before, if that still goes.
+fn unasked<S: Sources>(query: Query<'_>, sources: &mut S, error: TableError) -> Standing {
+    let Some((target, held)) = held(query, sources) else { return Standing::Unknown(error) };
+    sources.hold(text(query.service, &target), &error);
+    match held {
+        Standing::Holds(target) => Standing::Held(target, error),
+        detour => detour,
+    }
+}
+
+/// Where the client went while the table could not be asked, unless that is gone, and whether it is
+/// followed or there is a detour.
+fn held<S: Sources>(query: Query<'_>, sources: &mut S) -> Option<(Target, Standing)> {
+    let number = sources.held()?;
+    let target = numbered(query.service, sources, number)?;
+    let standing = follow(query, sources, target.clone(), false).ok()?;
+    Some((target, standing))
 }
 
 /// What follows from a remembered assignment, unless it is void: then the table has the last word.

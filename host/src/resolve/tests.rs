@@ -18,6 +18,8 @@ struct World {
     due: bool,
     /// What the registrar chose for the client's detour.
     detour: Option<&'static str>,
+    /// Where the client went while the table could not be asked.
+    held: Option<&'static str>,
     stored: Result<Option<Assignment>, TableError>,
     /// What the table answers to a claim; none: it stores what is proposed.
     claimed: Option<Result<Option<Assignment>, TableError>>,
@@ -48,6 +50,7 @@ fn world_of(record: &str, servers: &[(&str, u32)]) -> World {
         pinned: false,
         due: false,
         detour: None,
+        held: None,
         stored: Ok(None),
         claimed: None,
         health: HashMap::new(),
@@ -85,7 +88,7 @@ impl World {
     fn run(&mut self) -> (Outcome, Vec<TraceLine>) {
         let (service, mut trace) = (Arc::clone(&self.service), Vec::new());
         let avoid: Vec<_> = self.avoid.iter().map(|id| self.numbers.of(id)).collect();
-        let query = Query { service: &service, client: "alice", now: NOW, avoid: &avoid };
+        let query = Query { service: &service, client: "carol", now: NOW, avoid: &avoid };
         let outcome = resolve(query, self, &mut trace).now_or_never().expect("this world never waits");
         (outcome, trace)
     }
@@ -133,7 +136,11 @@ impl Sources for World {
         self.claimed.clone().unwrap_or_else(|| Ok(assigned(server, Some(NOW + 1))))
     }
 
-    fn hold(&mut self, server: &str) {
+    fn held(&mut self) -> Option<u32> {
+        self.held.map(|server| self.numbers.of(server))
+    }
+
+    fn hold(&mut self, server: &str, _: &TableError) {
         self.done.push(format!("held {server}"));
     }
 

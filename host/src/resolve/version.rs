@@ -7,7 +7,8 @@
 //! 5. The live version of whose clients it is a part, by its id and the weights.
 //!
 //! What 4 and 5 decide is stored by create-if-absent while there are pins or clients may stay
-//! anywhere, so that routers agree. Else 2 and 5 need no memory at all.
+//! anywhere, so that routers agree; what the client was given while the table could not be asked goes
+//! before them. Else 2 and 5 need no memory at all.
 
 use std::{future::Future, sync::Arc};
 
@@ -30,7 +31,7 @@ pub struct VersionQuery<'a> {
     pub client: &'a str,
     /// Of the message.
     pub headers: &'a HeaderMap,
-    /// Milliseconds since the Unix epoch.
+    /// In the table's own time.
     pub now: u64,
 }
 
@@ -55,8 +56,14 @@ pub trait VersionSources: Send {
         condition: Condition,
     ) -> impl Future<Output = Result<Option<Assignment>, TableError>> + Send;
 
+    /// The choice that is held for the client, as the table could not be asked before. Must not wait.
+    fn held(&mut self) -> Option<Arc<str>>;
+
+    /// Holds a choice that could not be stored for this reason.
+    fn hold(&mut self, choice: &str, why: &TableError);
+
     /// Remembers a choice for a moment, here only.
-    fn hold(&mut self, choice: &str);
+    fn hold_briefly(&mut self, choice: &str);
 }
 
 /// What was stored of a client.
@@ -87,10 +94,25 @@ pub async fn version<S: VersionSources, T: Trace>(
         Ok(Known::Void(stamp)) => decide(query, sources, trace, stamp).await,
         Err(error) => {
             trace.note(Step::Version, || format!("what the client was given is not known: {error}"));
-            let id = share(release, client, trace);
-            sources.hold(&choice(release, &id).to_string());
+            let id = match held(query, sources).await {
+                Some((id, why)) => noted(id, why, trace),
+                None => share(release, client, trace),
+            };
+            sources.hold(&choice(release, &id).to_string(), &error);
             id
         }
+    }
+}
+
+/// What the client was given while the table could not be asked, if that is still to be followed.
+async fn held<S: VersionSources>(
+    query: VersionQuery<'_>,
+    sources: &mut S,
+) -> Option<(ServiceId, &'static str)> {
+    let text = sources.held()?;
+    match judge(query, sources, &text, None).await {
+        Ok(Known::Follow(id, _)) => Some((id, "the client was given it while the table was away")),
+        Ok(Known::Void(_)) | Err(_) => None,
     }
 }
 
@@ -150,20 +172,19 @@ async fn decide<S: VersionSources, T: Trace>(
     stamp: Option<u64>,
 ) -> ServiceId {
     let VersionQuery { release, client, now, .. } = query;
-    let mut stays = None;
+    let mut stays = held(query, sources).await;
     for id in release.stay.iter().filter(|_| release.lets_stay(now)) {
-        if sources.holds(id).await.unwrap_or(false) {
-            stays = Some(id.clone());
-            break;
+        if stays.is_none() && sources.holds(id).await.unwrap_or(false) {
+            stays = Some((id.clone(), "the client's assignment there has not ended"));
         }
     }
     let id = match stays {
-        Some(id) => noted(id, "the client's assignment there has not ended", trace),
+        Some((id, why)) => noted(id, why, trace),
         None => share(release, client, trace),
     };
     let text = choice(release, &id).to_string();
     if release.choices.record.sticky == Sticky::Off {
-        sources.hold(&text);
+        sources.hold_briefly(&text);
         return id;
     }
     let condition = stamp.map_or(Condition::Absent, Condition::Unchanged);
@@ -175,8 +196,12 @@ async fn decide<S: VersionSources, T: Trace>(
             }
         }
         Ok(Some(_)) => id,
-        Ok(None) | Err(_) => {
-            sources.hold(&text);
+        Ok(None) => {
+            sources.hold_briefly(&text);
+            id
+        }
+        Err(error) => {
+            sources.hold(&text, &error);
             id
         }
     }
@@ -255,9 +280,15 @@ mod tests {
             self.answer(Some(stored))
         }
 
-        fn hold(&mut self, choice: &str) {
+        fn held(&mut self) -> Option<Arc<str>> {
+            self.held.as_deref().map(Arc::from)
+        }
+
+        fn hold(&mut self, choice: &str, _: &TableError) {
             self.held = Some(choice.to_owned());
         }
+
+        fn hold_briefly(&mut self, _: &str) {}
     }
 
     /// A release of versions 1, 2 and 3, as its record is.

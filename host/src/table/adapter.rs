@@ -71,7 +71,7 @@ pub struct Proposal {
     pub service: String,
     /// A server's id, or a URI that a registrar gave.
     pub server: String,
-    /// Milliseconds since the Unix epoch; none: pinned.
+    /// In the table's [time](super::TableTime); none: pinned.
     pub expires: Option<u64>,
     /// The id of this router.
     pub router: String,

@@ -1,22 +1,26 @@
 //! Who goes where: the bounded local cache of assignments over the adapter's.
 //!
 //! The table has the truth; the cache saves asking for it. What the cache says is right until it
-//! expires, unless an assignment is pinned, forgotten or replaced: of the first two every router
-//! is told by the table's changes, and a replaced one is found out at its next renewal.
+//! expires, unless an assignment is pinned, forgotten or given another server: of these every router
+//! is told by the table's changes. What was decided while the table could not be asked is held apart:
+//! it is never followed before the table was asked, and then it is what is proposed to it.
 
 mod cache;
+mod held;
 mod intake;
+mod kept;
 mod outage;
 mod renewal;
 mod shard;
+mod wait;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    Adapter, Clock, Numbers, ServiceId, Stats, TableError,
-    adapter::{Answer, Assignment, Condition, Proposal},
+    Adapter, Numbers, ServiceId, Stats, TableError, TableTime,
+    adapter::{Assignment, Condition, Proposal},
     clock::millis,
     record::Sticky,
     stats::shown,
@@ -28,10 +32,10 @@ use intake::Intake;
 use outage::Outage;
 
 pub use intake::NewClients;
+pub use kept::Kept;
 pub(super) use renewal::{Renewal, renew};
+pub use wait::Wait;
 
-/// For so many milliseconds a choice is remembered that could not be stored.
-const HOLD: u64 = 2000;
 /// For so many milliseconds a registrar's choice for a detour is remembered.
 const DETOUR: u64 = 60_000;
 /// Of the assignments that may be remembered, one in so many detours may be besides.
@@ -58,6 +62,8 @@ pub struct Assignments {
     cache: Cache,
     /// Where a registrar sent clients whose servers are not well.
     detours: Cache,
+    /// Where clients went while the table could not be asked.
+    held: Cache,
     adapter: Arc<dyn Adapter>,
     numbers: Arc<Numbers>,
     stats: Arc<Stats>,
@@ -65,7 +71,11 @@ pub struct Assignments {
     intake: Intake,
     renewals: mpsc::Sender<Renewal>,
     router: String,
-    clock: Clock,
+    /// By which assignments expire.
+    time: Arc<TableTime>,
+    /// From here on is counted what concerns this router alone.
+    began: Instant,
+    wait: Duration,
     unread: Pace,
 }
 
@@ -78,20 +88,22 @@ impl Assignments {
         options: &super::Options,
     ) -> (Arc<Self>, mpsc::Receiver<Renewal>) {
         let (renewals, due) = mpsc::channel(RENEWALS);
-        let cache = Cache::new(options.assignments, options.clock.now());
-        let detours = Cache::new(options.assignments / DETOURS, options.clock.now());
-        let (router, clock) = (options.router.clone(), options.clock);
+        let time = Arc::new(TableTime::new(options.clock.now()));
+        let cache = |limit| Cache::new(limit, time.now());
         let assignments = Self {
-            cache,
-            detours,
+            cache: cache(options.assignments),
+            detours: cache(options.assignments / DETOURS),
+            held: cache(options.assignments),
             adapter,
             numbers,
             stats,
             outage: Outage::default(),
             intake: Intake::default(),
             renewals,
-            router,
-            clock,
+            router: options.router.clone(),
+            time,
+            began: Instant::now(),
+            wait: options.wait,
             unread: Pace::default(),
         };
         (Arc::new(assignments), due)
@@ -102,15 +114,20 @@ impl Assignments {
         self.intake.limit(limits);
     }
 
-    /// Whether clients were served without being remembered since this router began.
-    pub fn forwent(&self) -> bool {
-        self.stats.assignments_unremembered.get() > 0
+    /// By which assignments expire.
+    pub fn time(&self) -> &Arc<TableTime> {
+        &self.time
+    }
+
+    /// For how long one message may wait for the table from now on.
+    pub fn wait(&self) -> Wait {
+        Wait::new(self.wait)
     }
 
     /// Whether a client that has no assignment may get one: fails when too many from this address,
     /// or in all, did in this second.
     pub fn admit(&self, peer: IpAddr) -> Result<(), TableError> {
-        if self.intake.admit(peer, self.clock.now()) {
+        if self.intake.admit(peer, self.local()) {
             return Ok(());
         }
         self.stats.assignments_unremembered.inc();
@@ -118,7 +135,7 @@ impl Assignments {
     }
 
     /// The number of the server that this router remembers for a client; none if it remembers
-    /// nothing or it has expired by `now` (Unix milliseconds). Neither waits nor allocates, but
+    /// nothing or it has expired by `now` (of the table's time). Neither waits nor allocates, but
     /// for setting off a renewal in the background when one is due.
     pub fn cached(&self, service: &Service, client: &str, now: u64) -> Option<u32> {
         let remembered = self.remembered(service, client, now)?;
@@ -130,26 +147,33 @@ impl Assignments {
 
     /// As [`Self::cached`], for one who may not follow it: then it is not prolonged.
     pub fn remembered(&self, service: &Service, client: &str, now: u64) -> Option<Remembered> {
-        let Found { server, pinned, due, .. } = self.cache.get(service.number, client, now, RENEW_AGAIN)?;
+        let again = RENEW_AGAIN.min(millis(ttl(service)) / 8);
+        let Found { server, pinned, due, .. } = self.cache.get(service.number, client, now, again)?;
         self.stats.assignment_hits.inc();
+        Some(Remembered { server, pinned, due })
+    }
+
+    /// As [`Self::remembered`], for one who only wants to know: nothing changes.
+    pub fn peek(&self, service: &Service, client: &str, now: u64) -> Option<Remembered> {
+        let Found { server, pinned, due, .. } = self.cache.peek(service.number, client, now)?;
         Some(Remembered { server, pinned, due })
     }
 
     /// Sets off the renewal in the background of what was [remembered](Self::remembered) as due.
     pub fn prolong(&self, service: &Service, client: &str, now: u64) {
-        if let Some(found) = self.cache.get(service.number, client, now, RENEW_AGAIN) {
+        if let Some(found) = self.cache.peek(service.number, client, now) {
             self.set_off(service, client, found);
         }
     }
 
     /// The number of the server to which a client's detour leads, if this router remembers it.
     pub fn detour(&self, service: &Service, client: &str, now: u64) -> Option<u32> {
-        self.detours.get(service.number, client, now, RENEW_AGAIN).map(|found| found.server)
+        self.detours.peek(service.number, client, now).map(|found| found.server)
     }
 
     /// Remembers for a moment, here only, to which server a client's detour leads.
     pub fn remember_detour(&self, service: &Service, client: &str, server: &str) {
-        let expires = self.clock.now() + DETOUR;
+        let expires = self.time.now() + DETOUR;
         let entry = Entry { server: self.numbers.of(server), expires, renew: NEVER, stamp: 0 };
         self.detours.put(service.number, client, entry, None);
     }
@@ -160,31 +184,46 @@ impl Assignments {
     }
 
     /// The assignment in the table, expired or not; remembers it if it is not.
-    pub async fn lookup(&self, service: &Service, client: &str) -> Result<Option<Assignment>, TableError> {
-        self.stats.assignment_lookups.inc();
+    pub async fn lookup(
+        &self,
+        service: &Service,
+        client: &str,
+        wait: &Wait,
+    ) -> Result<Option<Assignment>, TableError> {
         let epoch = self.cache.epoch(service.number, client);
-        let assigned = self.adapter.assigned(client.to_owned(), service.id.to_string());
-        let found = self.ask(assigned).await?;
+        let found = self.look(service, client, wait).await?;
         if let Some(assignment) = &found {
             self.remember(service.number, ttl(service), client, assignment, epoch);
         }
         Ok(found)
     }
 
-    /// Stores an assignment for the service's `sticky.ttl` if the condition holds. Returns, and
-    /// remembers, what is stored afterwards.
+    /// As [`Self::lookup`], for one who only wants to know: nothing is remembered.
+    pub async fn look(
+        &self,
+        service: &Service,
+        client: &str,
+        wait: &Wait,
+    ) -> Result<Option<Assignment>, TableError> {
+        self.stats.assignment_lookups.inc();
+        self.ask(wait.bound(self.adapter.assigned(client.to_owned(), service.id.to_string()))).await
+    }
+
+    /// Stores an assignment for the service's `sticky.ttl`, and half of it more, if the condition
+    /// holds. Returns, and remembers, what is stored afterwards.
     pub async fn claim(
         &self,
         service: &Service,
         client: &str,
         server: &str,
         condition: Condition,
+        wait: &Wait,
     ) -> Result<Option<Assignment>, TableError> {
         self.stats.assignment_claims.inc();
-        let expires = Some(self.clock.now() + millis(ttl(service)));
         let epoch = self.cache.epoch(service.number, client);
+        let expires = Some(self.time.now() + lifetime(ttl(service)));
         let proposal = self.proposal(&service.id, client, server, expires);
-        let stored = self.ask(self.adapter.assign(proposal, condition)).await?;
+        let stored = self.store(proposal, condition, wait).await?;
         if let Some(assignment) = &stored {
             if assignment.server != server {
                 self.stats.assignment_claims_lost.inc();
@@ -194,11 +233,26 @@ impl Assignments {
         Ok(stored)
     }
 
-    /// Remembers a choice for a moment, here only: the table cannot be reached.
-    pub fn hold(&self, service: &Service, client: &str, server: &str) {
-        let expires = self.clock.now() + HOLD;
-        let entry = Entry { server: self.numbers.of(server), expires, renew: NEVER, stamp: 0 };
-        self.put(service.number, client, entry, None);
+    /// Stores a proposal. One that failed may have been stored all the same, or something else before
+    /// it: so what is there is read before anything else is believed, and proposed to once more.
+    async fn store(
+        &self,
+        proposal: Proposal,
+        condition: Condition,
+        wait: &Wait,
+    ) -> Result<Option<Assignment>, TableError> {
+        let stored = self.ask(wait.bound(self.adapter.assign(proposal.clone(), condition))).await;
+        if !matches!(stored, Err(TableError::Unavailable(_) | TableError::Adapter(_))) {
+            return stored;
+        }
+        let read = self.adapter.assigned(proposal.client.clone(), proposal.service.clone());
+        let found = self.ask(wait.bound(read)).await?;
+        match (&found, condition) {
+            (None, Condition::Absent) => {}
+            (Some(found), Condition::Unchanged(stamp)) if found.stamp == stamp => {}
+            _ => return Ok(found),
+        }
+        self.ask(wait.bound(self.adapter.assign(proposal, condition))).await
     }
 
     /// Stores an assignment without expiry in place of whatever is there.
@@ -211,8 +265,7 @@ impl Assignments {
         let number = self.numbers.of(service.as_str());
         let proposal = self.proposal(service, client, server, None);
         let stored = self.ask(self.adapter.assign(proposal, Condition::Always)).await;
-        self.cache.remove(number, client);
-        self.detours.remove(number, client);
+        self.drop_remembered(number, client);
         let lost = || TableError::Invalid(format!("the pin of {client} was not stored"));
         stored?.ok_or_else(lost)
     }
@@ -221,9 +274,14 @@ impl Assignments {
     pub async fn forget(&self, service: &ServiceId, client: &str) -> Result<(), TableError> {
         let number = self.numbers.of(service.as_str());
         let forgotten = self.ask(self.adapter.forget(client.to_owned(), service.to_string())).await;
-        self.cache.remove(number, client);
-        self.detours.remove(number, client);
+        self.drop_remembered(number, client);
         forgotten
+    }
+
+    fn drop_remembered(&self, service: u32, client: &str) {
+        for cache in [&self.cache, &self.detours, &self.held] {
+            cache.remove(service, client);
+        }
     }
 
     /// How many are remembered.
@@ -241,13 +299,18 @@ impl Assignments {
     pub(super) fn changed(&self, key: &str) {
         let Some((client, service)) = key.rsplit_once('/') else { return };
         if let Some(number) = self.numbers.get(service) {
-            let client = percent_decoded(client);
-            self.cache.remove(number, &client);
-            self.detours.remove(number, &client);
+            self.drop_remembered(number, &percent_decoded(client));
         }
     }
 
-    /// Drops everything: changes may have been missed.
+    /// The table's time may be far from what was thought.
+    pub(super) fn time_set(&self) {
+        for cache in [&self.cache, &self.detours, &self.held] {
+            cache.set_time(self.time.now());
+        }
+    }
+
+    /// Drops everything that the table said: changes may have been missed.
     pub(super) fn clear(&self) {
         self.cache.clear();
         self.detours.clear();
@@ -255,33 +318,37 @@ impl Assignments {
 
     /// Drops what has expired, a part at a time so that no message waits long.
     pub(super) async fn expire(&self) {
-        for part in 0..self.cache.parts() {
-            self.cache.expire(part, self.clock.now());
-            tokio::task::yield_now().await;
-        }
-        for part in 0..self.detours.parts() {
-            self.detours.expire(part, self.clock.now());
+        for cache in [&self.cache, &self.detours, &self.held] {
+            for part in 0..cache.parts() {
+                cache.expire(part, self.time.now());
+                tokio::task::yield_now().await;
+            }
         }
         self.count();
-        self.stats.assignment_bytes.set(shown(self.cache.bytes()));
+        self.stats.assignment_bytes.set(shown(self.cache.bytes() + self.held.bytes()));
     }
 
     /// Calls with the number of each service and server that is remembered.
     pub(super) fn each_number(&self, mut call: impl FnMut(u32)) {
-        for cache in [&self.cache, &self.detours] {
+        for cache in [&self.cache, &self.detours, &self.held] {
             cache.each(|service, server| [service, server].into_iter().for_each(&mut call));
         }
     }
 
-    async fn ask<T>(&self, answer: Answer<'_, T>) -> Result<T, TableError> {
-        self.outage.admit(self.clock.now())?;
+    async fn ask<T>(&self, answer: impl Future<Output = Result<T, TableError>>) -> Result<T, TableError> {
+        self.outage.admit(self.local())?;
         let answer = answer.await;
-        self.outage.note(&answer, self.clock.now());
+        self.outage.note(&answer, self.local());
         if let Err(error) = &answer {
             self.stats.table_errors.inc();
             self.complain(error);
         }
         answer
+    }
+
+    /// Milliseconds that this router runs.
+    fn local(&self) -> u64 {
+        millis(self.began.elapsed())
     }
 
     /// An assignment that cannot be read is nobody's outage, but somebody's to repair.
@@ -304,13 +371,15 @@ impl Assignments {
 
     fn remember(&self, service: u32, ttl: Duration, client: &str, assignment: &Assignment, epoch: u32) {
         let expires = assignment.expires.unwrap_or(NEVER);
-        if expires <= self.clock.now() {
+        if expires <= self.time.now() {
             return;
         }
-        let renew = assignment.expires.map_or(NEVER, |expires| expires.saturating_sub(millis(ttl) / 4 * 3));
+        // From then on what is left is less than the time to live that its use is promised.
+        let renew = assignment.expires.map_or(NEVER, |expires| expires.saturating_sub(millis(ttl)));
         let server = self.numbers.of(&assignment.server);
         let entry = Entry { server, expires, renew, stamp: assignment.stamp };
         self.put(service, client, entry, Some(epoch));
+        self.let_go(service, client);
     }
 
     fn put(&self, service: u32, client: &str, entry: Entry, epoch: Option<u32>) {
@@ -335,6 +404,12 @@ impl Assignments {
             self.stats.assignment_renewals_failed.inc();
         }
     }
+}
+
+/// For so many milliseconds an assignment is stored: it lasts for a time to live after its last use,
+/// and use renews it twice in that time at the most.
+fn lifetime(ttl: Duration) -> u64 {
+    millis(ttl) / 2 * 3
 }
 
 fn ttl(service: &Service) -> Duration {

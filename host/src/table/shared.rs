@@ -18,6 +18,7 @@ use super::{
     history::History,
     hold::{Hold, Obeyed},
     stats::shown,
+    time::{self, TableTime},
     view::Draft,
 };
 use crate::condition::Name;
@@ -31,7 +32,10 @@ pub(super) struct Shared {
     pub(super) stats: Arc<Stats>,
     pub(super) assignments: Arc<Assignments>,
     pub(super) history: Arc<History>,
+    pub(super) time: Arc<TableTime>,
     pub(super) views: watch::Sender<Arc<View>>,
+    /// The revision of the view, also when the view says nothing new.
+    pub(super) revisions: watch::Sender<Revision>,
     pub(super) status: watch::Sender<Status>,
     /// The drains that are over as far as this router goes, with their stamps.
     pub(super) drained: watch::Sender<BTreeMap<String, u32>>,
@@ -59,6 +63,7 @@ impl Shared {
     ) -> Self {
         let overlay = options.overlay.clone();
         let view = View::build(&[], 0, &overlay, &numbers);
+        let time = Arc::clone(assignments.time());
         let making = Making { overlay, hold: Hold::default(), meant: HashSet::new() };
         Self {
             adapter,
@@ -66,6 +71,8 @@ impl Shared {
             stats,
             assignments,
             history: History::new(),
+            time,
+            revisions: watch::Sender::new(0),
             views: watch::Sender::new(Arc::new(view)),
             status: watch::Sender::new(Status::Starting(None)),
             drained: watch::Sender::default(),
@@ -84,13 +91,31 @@ impl Shared {
         let before = self.view();
         let first = !matches!(*self.status.borrow(), Status::Current | Status::Stale { .. });
         let changes = before.difference(entries);
-        self.make(&changes, revision);
-        if first || revision < before.revision {
-            self.history.begin(revision);
-        } else {
-            self.history.push(&changes, revision);
-            // Assignments may have been pinned, forgotten or replaced meanwhile.
-            self.assignments.clear();
+        let back = !first && went_back(&before, &changes, revision);
+        // Before the view: what is remembered later was asked for later than this was read.
+        match back {
+            true => self.assignments.doubt(),
+            // Assignments may have been replaced, pinned or forgotten meanwhile.
+            false if !first => self.assignments.clear(),
+            false => {}
+        }
+        if back {
+            tracing::warn!(
+                revision,
+                before = before.revision,
+                "the routing table went back or is another: what was remembered of it is asked for again"
+            );
+        }
+        let view = self.make(&changes, revision);
+        match view.time {
+            Some(now) if back => self.time.reset(now),
+            Some(now) => self.time.reach(now),
+            None => {}
+        }
+        self.assignments.time_set();
+        match first || back {
+            true => self.history.begin(revision),
+            false => self.history.push(&changes, revision),
         }
         self.stats.table_resyncs.inc();
     }
@@ -99,12 +124,18 @@ impl Shared {
     pub(super) fn advance(&self, changes: &[Change], revision: Revision) {
         let (entries, assignments) = following::split(changes);
         assignments.for_each(|key| self.assignments.changed(key));
-        self.make(&entries, revision);
+        let view = match entries.iter().all(|change| time::is(&change.kind, &change.key)) {
+            true => self.pass(&entries, revision),
+            false => self.make(&entries, revision),
+        };
+        if let Some(now) = view.time {
+            self.time.reach(now);
+        }
         self.history.push(&entries, revision);
         self.stats.table_changes.inc_by(entries.len() as u64);
     }
 
-    fn make(&self, changes: &[Change], revision: Revision) {
+    fn make(&self, changes: &[Change], revision: Revision) -> Arc<View> {
         let mut making = self.making.lock();
         let view = self.view();
         let Making { overlay, hold, meant } = &mut *making;
@@ -113,7 +144,26 @@ impl Shared {
         let mut draft = Draft::new(&view, &self.numbers);
         changes.iter().for_each(|change| draft.change(change));
         suspects.iter().for_each(|(service, server)| draft.hold(service, server));
-        self.publish(draft.finish(revision, overlay));
+        self.publish(draft.finish(revision, overlay))
+    }
+
+    /// The view is as it was, at another revision and time: nobody who follows views is told.
+    fn pass(&self, times: &[Change], revision: Revision) -> Arc<View> {
+        let _making = self.making.lock();
+        let read = |change: &Change| time::read(&change.kind, &change.key, change.value.as_deref()?);
+        let before = self.view();
+        let view = Arc::new(before.at(revision, times.iter().filter_map(read).next_back().or(before.time)));
+        self.views.send_if_modified(|known| {
+            *known = Arc::clone(&view);
+            false
+        });
+        self.pass_revision(revision);
+        view
+    }
+
+    fn pass_revision(&self, revision: Revision) {
+        self.stats.view_revision.set(shown(revision));
+        self.revisions.send_replace(revision);
     }
 
     /// When the grace of the first held servers ends.
@@ -136,15 +186,17 @@ impl Shared {
         self.publish(view.apply(&[], view.revision, &making.overlay, &self.numbers));
     }
 
-    fn publish(&self, view: View) {
+    fn publish(&self, view: View) -> Arc<View> {
         let (stats, counts) = (&self.stats, view.counts());
-        stats.view_revision.set(shown(view.revision));
         stats.view_services.set(shown(view.len()));
         stats.view_servers.set(shown(counts.servers));
         stats.view_suspects.set(shown(counts.suspects));
         stats.view_problems.set(shown(view.problems().len()));
         self.tell_problems(&view);
-        self.views.send_replace(Arc::new(view));
+        let view = Arc::new(view);
+        self.views.send_replace(Arc::clone(&view));
+        self.pass_revision(view.revision);
+        view
     }
 
     /// Says once of each record that cannot be read that it is not.
@@ -198,6 +250,13 @@ impl Shared {
         });
         self.numbers.retain(next, |number| used.contains(&number));
     }
+}
+
+/// Whether the table is not the one that led to a view: its revision went back, or says something else.
+fn went_back(before: &View, changes: &[Change], revision: Revision) -> bool {
+    // What is saved of a view holds no routers.
+    let other = |change: &Change| matches!(change.kind.as_str(), "service" | "server" | "release");
+    revision < before.revision || (revision == before.revision && changes.iter().any(other))
 }
 
 fn key(change: &Change) -> (String, String) {

@@ -11,6 +11,9 @@ use super::{TableError, shared::Shared};
 const BATCH: u32 = 250;
 /// So many calls are made in one sweep: a million assignments.
 const BATCHES: u32 = 4000;
+/// An assignment is removed only so many milliseconds after it has expired: a router that began by an
+/// older time than this one's may follow it until then, and is told if it is replaced, not if it is removed.
+const LATE: u64 = 10_000;
 /// Between two of them, so that others get their turn.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -28,7 +31,7 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
 
 async fn table(shared: &Shared) -> Result<(), TableError> {
     for _ in 0..BATCHES {
-        let swept = shared.adapter.sweep(shared.options.clock.now(), BATCH).await?;
+        let swept = shared.adapter.sweep(shared.time.now().saturating_sub(LATE), BATCH).await?;
         shared.stats.assignments_swept.inc_by(u64::from(swept));
         if swept < BATCH {
             break;

@@ -17,6 +17,7 @@ use super::{
     record::{
         Lease, ReleaseRecord, RouterRecord, ServerRecord, ServerUri, ServiceId, ServiceRecord, ServiceSpec,
     },
+    time,
 };
 
 pub(crate) use draft::Draft;
@@ -31,6 +32,8 @@ pub type Overlay = BTreeMap<ServiceId, ServiceSpec>;
 pub struct View {
     /// Of the table; a change of the configuration makes another view of the same revision.
     pub revision: Revision,
+    /// The table's own time when it was last written, in milliseconds since the Unix epoch.
+    pub time: Option<u64>,
     /// As routing sees them.
     services: Catalog<ServiceId, Arc<Service>>,
     /// As the table holds them, hidden ones included.
@@ -238,7 +241,16 @@ impl View {
 
     /// What the table holds, without routers: what a later start may begin from.
     pub fn entries(&self) -> Vec<Entry> {
-        entry::entries(self)
+        let time = self.time.map(|now| {
+            let Change { kind, key, value, .. } = time::entry(now);
+            Entry { kind, key, value: value.unwrap_or_default() }
+        });
+        entry::entries(self).into_iter().chain(time).collect()
+    }
+
+    /// The same at another revision and time: nothing else changed.
+    pub(super) fn at(&self, revision: Revision, time: Option<u64>) -> Self {
+        Self { revision, time, ..self.clone() }
     }
 }
 

@@ -135,12 +135,12 @@ async fn costs_of_many_clients() {
     let clients: Vec<_> = (0..CLIENTS).map(|client| format!("client-{client:029}")).collect();
     let began = Instant::now();
     for client in &clients {
-        assignments.claim(&service, client, "a", Condition::Absent).await.unwrap();
+        assignments.claim(&service, client, "a", Condition::Absent, &assignments.wait()).await.unwrap();
     }
     print("claim", began.elapsed(), CLIENTS);
     let began = Instant::now();
     for client in &clients {
-        assignments.lookup(&service, client).await.unwrap();
+        assignments.lookup(&service, client, &assignments.wait()).await.unwrap();
     }
     print("lookup", began.elapsed(), CLIENTS);
     for among in [1000, CLIENTS] {

@@ -4,7 +4,7 @@
 
 use std::{
     hash::{BuildHasher, Hasher},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use foldhash::quality::RandomState;
@@ -18,6 +18,9 @@ const LONGEST: usize = 1024;
 const LONG_BYTES: usize = 56;
 /// A tick is 64 ms, rounded down: an entry may expire that much early, and 32 bits last for years.
 const TICK: u32 = 6;
+/// Ticks begin so many milliseconds, four years, before the time at which they were set: a table's time
+/// may be another than was thought.
+const BEFORE: u64 = (u32::MAX as u64 / 2) << TICK;
 /// In place of a time: never.
 pub(super) const NEVER: u64 = u64::MAX;
 
@@ -27,7 +30,7 @@ pub(super) struct Cache {
     len: AtomicUsize,
     limit: usize,
     /// Ticks count from here, in Unix milliseconds.
-    base: u64,
+    base: AtomicU64,
 }
 
 /// What is to be remembered of an assignment. Times are in Unix milliseconds.
@@ -68,7 +71,16 @@ impl Cache {
             hasher: RandomState::default(),
             len: AtomicUsize::new(0),
             limit: limit.max(1),
-            base: now,
+            base: now.saturating_sub(BEFORE).into(),
+        }
+    }
+
+    /// Forgets everything if ticks cannot tell times about this one apart.
+    pub(super) fn set_time(&self, now: u64) {
+        let base = now.saturating_sub(BEFORE);
+        if base.abs_diff(self.base.load(Relaxed)) > BEFORE / 2 {
+            self.clear();
+            self.base.store(base, Relaxed);
         }
     }
 
@@ -94,6 +106,14 @@ impl Cache {
         }
         let pinned = found.expires == u32::MAX;
         Some(Found { server: found.server, stamp: found.stamp, due, pinned })
+    }
+
+    /// What is remembered and has not expired, for one who does not use it: nothing changes.
+    pub(super) fn peek(&self, service: u32, client: &str, now: u64) -> Option<Found> {
+        let (key, ticks) = (self.key(service, client), self.ticks(now));
+        let found = self.shard(key).look(key).filter(|found| found.expires > ticks)?;
+        let Remembered { server, stamp, expires, renew } = found;
+        Some(Found { server, stamp, due: renew <= ticks, pinned: expires == u32::MAX })
     }
 
     /// Marks the moment before a question to the table; [`Cache::put`] with it stores nothing if
@@ -148,6 +168,22 @@ impl Cache {
         self.len.fetch_sub(expired, Relaxed);
     }
 
+    /// Everything in one of [`Cache::parts`]: service, client and what is remembered.
+    pub(super) fn part(&self, part: usize) -> Vec<(u32, String, Entry)> {
+        let shard = self.shards[part].lock();
+        let text = |client: &[u8]| String::from_utf8_lossy(client).into_owned();
+        shard.entries().map(|(service, client, found)| (service, text(client), self.entry(found))).collect()
+    }
+
+    /// The same, and forgets it.
+    pub(super) fn take(&self, part: usize) -> Vec<(u32, String, Entry)> {
+        let taken = self.part(part);
+        let mut shard = self.shards[part].lock();
+        self.len.fetch_sub(shard.len(), Relaxed);
+        shard.clear();
+        taken
+    }
+
     pub(super) fn parts(&self) -> usize {
         self.shards.len()
     }
@@ -181,11 +217,26 @@ impl Cache {
         Remembered { stamp, server, expires: self.ticks(expires), renew: self.ticks(renew) }
     }
 
+    fn entry(&self, remembered: Remembered) -> Entry {
+        let Remembered { stamp, server, expires, renew } = remembered;
+        Entry { server, stamp, expires: self.time(expires), renew: self.time(renew) }
+    }
+
+    fn time(&self, ticks: u32) -> u64 {
+        match ticks {
+            u32::MAX => NEVER,
+            _ => self.base.load(Relaxed) + (u64::from(ticks) << TICK),
+        }
+    }
+
     /// The largest only for [`NEVER`].
     fn ticks(&self, time: u64) -> u32 {
         match time {
             NEVER => u32::MAX,
-            _ => u32::try_from(time.saturating_sub(self.base) >> TICK).unwrap_or(u32::MAX).min(u32::MAX - 1),
+            _ => {
+                let since = time.saturating_sub(self.base.load(Relaxed)) >> TICK;
+                u32::try_from(since).unwrap_or(u32::MAX).min(u32::MAX - 1)
+            }
         }
     }
 

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Mutex, mpsc};
 
-use super::{Assignments, Found};
-use crate::table::{ServiceId, adapter::Condition, clock::millis};
+use super::{Assignments, Found, lifetime};
+use crate::table::{ServiceId, adapter::Condition};
 
 /// At most so many renewals are under way at once.
 const AT_ONCE: usize = 16;
@@ -31,7 +31,7 @@ impl Assignments {
     async fn renew(&self, renewal: Renewal) {
         let Renewal { service, number, ttl, client, found } = renewal;
         let Some(server) = self.numbers.text(found.server) else { return };
-        let expires = Some(self.clock.now() + millis(ttl));
+        let expires = Some(self.time.now() + lifetime(ttl));
         let proposal = self.proposal(&service, &client, &server, expires);
         let epoch = self.cache.epoch(number, &client);
         let condition = Condition::Unchanged(found.stamp);
@@ -43,6 +43,7 @@ impl Assignments {
             Ok(None) => self.cache.remove(number, &client),
             Err(error) => {
                 self.stats.assignment_renewals_failed.inc();
+                self.put_held(number, ttl, &client, found.server);
                 tracing::debug!(%service, %error, "assignment not renewed");
             }
         }

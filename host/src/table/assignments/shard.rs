@@ -134,8 +134,12 @@ impl Shard {
         if let Some(recent) = slot.client.recent() {
             *recent = true;
         }
-        let Slot { stamp, server, expires, renew, .. } = *slot;
-        Some(Remembered { stamp, server, expires, renew })
+        Some(slot.remembered())
+    }
+
+    /// The same without a mark.
+    pub(super) fn look(&self, key: Key<'_>) -> Option<Remembered> {
+        self.find(key).map(|place| self.slots[place].remembered())
     }
 
     /// Puts off a renewal.
@@ -214,6 +218,11 @@ impl Shard {
         taken.for_each(|slot| call(slot.service, slot.server));
     }
 
+    /// Every entry, with its service and client.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u32, &[u8], Remembered)> {
+        self.slots.iter().filter_map(|slot| Some((slot.service, slot.client.as_bytes()?, slot.remembered())))
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self { epoch: self.epoch.wrapping_add(1), ..Self::default() };
     }
@@ -287,6 +296,11 @@ impl Shard {
 }
 
 impl Slot {
+    fn remembered(&self) -> Remembered {
+        let Self { stamp, server, expires, renew, .. } = *self;
+        Remembered { stamp, server, expires, renew }
+    }
+
     fn set(&mut self, new: Remembered) {
         let Remembered { stamp, server, expires, renew } = new;
         (self.stamp, self.server, self.expires, self.renew) = (stamp, server, expires, renew);

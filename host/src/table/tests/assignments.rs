@@ -4,6 +4,7 @@ use super::{
     adapter::{Assignment, Condition},
     *,
 };
+use crate::table::assignments::Wait;
 
 /// A table with servers `a` and `b` of the sticky service `chat`.
 async fn world() -> (Arc<TestTable>, Arc<Table>, Arc<Service>) {
@@ -20,9 +21,14 @@ async fn world() -> (Arc<TestTable>, Arc<Table>, Arc<Service>) {
 
 /// The id of the server remembered for alice.
 fn cached(table: &Table, service: &Service) -> Option<String> {
-    let now = table.shared.options.clock.now();
+    let now = table.time().now();
     let number = table.assignments().cached(service, "alice", now)?;
     table.assignments().text(number).map(|text| text.to_string())
+}
+
+/// Longer than anything takes.
+fn long() -> Wait {
+    Wait::new(Duration::from_secs(60))
 }
 
 fn asked(far: &TestTable) -> u32 {
@@ -33,13 +39,14 @@ fn asked(far: &TestTable) -> u32 {
 async fn routers_that_claim_at_once_agree() {
     let (far, here, service) = world().await;
     let there = Table::start(Arc::clone(&far) as Arc<dyn Adapter>, options("there")).await;
+    let wait = long();
     let (one, two) = tokio::join!(
-        here.assignments().claim(&service, "alice", "a", Condition::Absent),
-        there.assignments().claim(&service, "alice", "b", Condition::Absent),
+        here.assignments().claim(&service, "alice", "a", Condition::Absent, &wait),
+        there.assignments().claim(&service, "alice", "b", Condition::Absent, &wait),
     );
     assert_eq!(one, two);
     let Some(Assignment { server, expires, .. }) = one.unwrap() else { panic!("nothing stored") };
-    assert_eq!(expires, Some(here.shared.options.clock.now() + 40_000));
+    assert_eq!(expires, Some(here.time().now() + 60_000));
     assert_eq!(cached(&here, &service), Some(server));
     let lost = [&here, &there].map(|table| table.stats().assignment_claims_lost.get());
     assert_eq!(lost.iter().sum::<u64>(), 1);
@@ -49,11 +56,11 @@ async fn routers_that_claim_at_once_agree() {
 async fn an_assignment_is_asked_for_once_and_renewed_by_use() {
     let (far, table, service) = world().await;
     let assignments = table.assignments();
-    assert_eq!(assignments.lookup(&service, "alice").await, Ok(None));
-    assignments.claim(&service, "alice", "a", Condition::Absent).await.unwrap();
+    assert_eq!(assignments.lookup(&service, "alice", &long()).await, Ok(None));
+    assignments.claim(&service, "alice", "a", Condition::Absent, &long()).await.unwrap();
     assert_eq!(asked(&far), 2);
-    pass(Duration::from_secs(9)).await;
-    let used = || assignments.cached(&service, "alice", table.shared.options.clock.now());
+    pass(Duration::from_secs(19)).await;
+    let used = || assignments.cached(&service, "alice", table.time().now());
     assert!(used().is_some());
     pass(MOMENT).await;
     assert_eq!((asked(&far), far.assignment("alice", "chat").unwrap().stamp), (0, 1));
@@ -62,13 +69,15 @@ async fn an_assignment_is_asked_for_once_and_renewed_by_use() {
     pass(MOMENT).await;
     assert_eq!((asked(&far), far.assignment("alice", "chat").unwrap().stamp), (1, 2));
     assert_eq!(table.stats().assignment_renewals.get(), 1);
-    pass(Duration::from_secs(35)).await;
-    assert!(used().is_some(), "renewed after 11 s, it lasts until 51 s");
+    pass(Duration::from_secs(19)).await;
+    assert!(used().is_some() && used().is_some());
+    pass(Duration::from_secs(39)).await;
+    assert!(used().is_some(), "it lasts for 40 s after its last use, which renewed nothing");
     pass(MOMENT).await;
-    pass(Duration::from_secs(41)).await;
+    pass(Duration::from_secs(61)).await;
     assert!(used().is_none(), "unused it expires");
     pass(Duration::from_secs(60)).await;
-    assert!(assignments.lookup(&service, "alice").await.unwrap().is_none(), "and is swept");
+    assert!(assignments.lookup(&service, "alice", &long()).await.unwrap().is_none(), "and is swept");
     assert!(table.stats().assignments_swept.get() == 1 && assignments.is_empty());
 }
 
@@ -76,10 +85,10 @@ async fn an_assignment_is_asked_for_once_and_renewed_by_use() {
 async fn a_renewal_does_not_bring_back_what_was_forgotten() {
     let (far, table, service) = world().await;
     let there = Table::start(Arc::clone(&far) as Arc<dyn Adapter>, options("there")).await;
-    table.assignments().claim(&service, "alice", "a", Condition::Absent).await.unwrap();
+    table.assignments().claim(&service, "alice", "a", Condition::Absent, &long()).await.unwrap();
     there.assignments().forget(&service.id, "alice").await.unwrap();
     let claim = Condition::Unchanged(1);
-    assert_eq!(table.assignments().claim(&service, "alice", "a", claim).await, Ok(None));
+    assert_eq!(table.assignments().claim(&service, "alice", "a", claim, &long()).await, Ok(None));
     pass(MOMENT).await;
     assert_eq!((cached(&table, &service), far.assignment("alice", "chat")), (None, None));
 }
@@ -89,18 +98,18 @@ async fn pins_and_forgetting_reach_every_router() {
     let (far, here, service) = world().await;
     let there = Table::start(Arc::clone(&far) as Arc<dyn Adapter>, options("there")).await;
     for table in [&here, &there] {
-        table.assignments().claim(&service, "alice", "a", Condition::Absent).await.unwrap();
+        table.assignments().claim(&service, "alice", "a", Condition::Absent, &long()).await.unwrap();
         assert_eq!(cached(table, &service).as_deref(), Some("a"));
     }
     let pin = here.assignments().pin(&service.id, "alice", "b").await.unwrap();
     assert_eq!((pin.server.as_str(), pin.expires), ("b", None));
     pass(MOMENT).await;
     assert_eq!((cached(&here, &service), cached(&there, &service)), (None, None));
-    there.assignments().lookup(&service, "alice").await.unwrap();
+    there.assignments().lookup(&service, "alice", &long()).await.unwrap();
     assert_eq!(cached(&there, &service).as_deref(), Some("b"));
     there.assignments().forget(&service.id, "alice").await.unwrap();
     pass(MOMENT).await;
-    assert_eq!(here.assignments().lookup(&service, "alice").await, Ok(None));
+    assert_eq!(here.assignments().lookup(&service, "alice", &long()).await, Ok(None));
     assert_eq!((cached(&here, &service), cached(&there, &service)), (None, None));
 }
 
@@ -110,15 +119,16 @@ async fn during_an_outage_the_table_is_hardly_asked() {
     let assignments = table.assignments();
     far.down.store(true, SeqCst);
     for _ in 0..1000 {
-        assert!(assignments.lookup(&service, "alice").await.is_err());
+        assert!(assignments.lookup(&service, "alice", &long()).await.is_err());
     }
     assert_eq!(asked(&far), 3);
-    assignments.hold(&service, "alice", "b");
-    assert_eq!(cached(&table, &service).as_deref(), Some("b"));
+    assignments.hold(&service, "alice", "b", &TableError::Unavailable(String::new()));
+    let held = || assignments.held(&service, "alice", table.time().now());
+    assert_eq!(held().and_then(|number| assignments.text(number)).as_deref(), Some("b"));
+    assert_eq!(cached(&table, &service), None, "nobody follows what is held without asking");
     far.down.store(false, SeqCst);
-    pass(Duration::from_secs(3)).await;
-    assert_eq!(cached(&table, &service), None, "what was held is forgotten soon");
-    assert_eq!(assignments.lookup(&service, "alice").await, Ok(None));
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(assignments.lookup(&service, "alice", &long()).await, Ok(None));
 }
 
 #[test]

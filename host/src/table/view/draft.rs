@@ -16,6 +16,7 @@ use crate::table::{
     adapter::{Change, Revision},
     hash,
     record::ServiceSpec,
+    time,
 };
 
 /// Collects changes to a view.
@@ -47,6 +48,10 @@ impl<'a> Draft<'a> {
 
     /// Sets an entry. One that cannot be read changes nothing but the view's problems.
     pub(crate) fn put(&mut self, kind: &str, key: &str, value: &str) {
+        if let Some(now) = time::read(kind, key, value) {
+            self.view.time = Some(now);
+            return;
+        }
         let outcome = match Key::parse(kind, key) {
             None => return,
             Some(parsed) => parsed.and_then(|parsed| self.put_parsed(parsed, kind, key, value)),
@@ -115,6 +120,9 @@ impl<'a> Draft<'a> {
 
     /// Removes an entry, there or not.
     pub(crate) fn delete(&mut self, kind: &str, key: &str) {
+        if time::is(kind, key) {
+            self.view.time = None;
+        }
         self.solved(&format!("{kind} {key}"));
         match Key::parse(kind, key) {
             Some(Ok(Key::Service(id))) => self.delete_service(&id),

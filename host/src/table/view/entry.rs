@@ -3,7 +3,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{ReleaseRecord, RouterRecord, Server, ServerRecord, Service, ServiceId, ServiceRecord, View};
-use crate::table::adapter::{Change, Entry};
+use crate::table::{
+    adapter::{Change, Entry},
+    time,
+};
 
 /// Why an entry of the table cannot be used.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -101,6 +104,8 @@ pub(super) fn difference(view: &View, entries: &[Entry]) -> Vec<Change> {
     let problems = view.problems.values().map(|problem| (problem.kind.clone(), problem.key.clone()));
     let gone = known.chain(problems).filter(|(kind, key)| !there.contains(&(kind.as_str(), key.as_str())));
     let gone = gone.map(|(kind, key)| Change { kind, key, value: None, ephemeral: false });
+    let timeless = view.time.is_some() && !there.contains(&(time::KIND, time::KEY));
+    let gone = gone.chain(timeless.then(time::removal));
     let new = entries.iter().filter(|entry| !holds(view, entry)).map(|entry| Change {
         kind: entry.kind.clone(),
         key: entry.key.clone(),
@@ -144,6 +149,6 @@ fn holds(view: &View, entry: &Entry) -> bool {
             known.is_some_and(|known| read::<RouterRecord>(kind, key, value).as_ref() == Ok(known))
         }
         Some(Err(_)) => false,
-        None => true,
+        None => time::read(kind, key, value).is_none_or(|now| view.time == Some(now)),
     }
 }
