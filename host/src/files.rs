@@ -50,6 +50,12 @@ pub fn replace_shown(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write(path, bytes, SHOWN)
 }
 
+/// As [`replace`], without waiting for the disk: for what can be made again, and whose reader finds out by a
+/// checksum when a power failure tore it.
+pub fn replace_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    place(path, |partial| fill(partial, bytes, FILE).map(drop))
+}
+
 /// Removes what a crash left of files that were being written.
 pub fn sweep(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
@@ -64,24 +70,29 @@ pub fn sweep(directory: &Path) -> io::Result<()> {
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    // Two that write the same file at once do not write into each other's; the later rename wins.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.{:08x}{PARTIAL}", rand::random::<u32>()));
-    let written = fill(&partial, bytes, mode).and_then(|()| fs::rename(&partial, path));
-    if written.is_err() {
-        // What is wrong is said by the error at hand.
-        let _ = fs::remove_file(&partial);
-    }
-    written?;
+    place(path, |partial| fill(partial, bytes, mode)?.sync_all())?;
     // A rename is there after a power failure only once its directory was synced.
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn fill(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// Puts a file that `fill` makes elsewhere in its place.
+fn place(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    // Two that write the same file at once do not write into each other's; the later rename wins.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let partial = path.with_file_name(format!(".{name}.{:08x}{PARTIAL}", rand::random::<u32>()));
+    let written = fill(&partial).and_then(|()| fs::rename(&partial, path));
+    if written.is_err() {
+        // What is wrong is said by the error at hand.
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+fn fill(path: &Path, bytes: &[u8], mode: u32) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -103,6 +114,8 @@ mod tests {
         replace(&file, b"new").unwrap();
         assert_eq!((mode(&data), mode(&file)), (0o700, 0o600));
         assert_eq!(fs::read(&file).unwrap(), b"new");
+        replace_unsynced(&file, b"newer").unwrap();
+        assert_eq!((mode(&file), fs::read(&file).unwrap()), (0o600, b"newer".to_vec()));
         assert_eq!(fs::read_dir(&data).unwrap().count(), 1, "nothing is left over");
         assert!(replace(&data.join("no/such"), b"").is_err());
         let taken = data.join("taken");

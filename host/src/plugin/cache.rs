@@ -9,13 +9,16 @@
 
 #![allow(unsafe_code, reason = "loading compiled code is unsafe by nature; the module says why it is sound")]
 
+mod kept;
+mod metrics;
+
 use std::{
     fs::{self, File},
     hash::{Hash, Hasher},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::{
         fd::AsRawFd,
-        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+        unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -24,6 +27,10 @@ use sha2::{Digest, Sha256};
 use wasmtime::{Engine, Module, component::Component};
 
 use super::component::Refusal;
+use crate::files;
+pub(super) use kept::Held;
+use kept::Kept;
+pub(super) use metrics::Metrics;
 
 /// What a file is compiled to.
 pub(super) trait Compiled: Sized {
@@ -65,48 +72,69 @@ macro_rules! compiled {
 compiled!(Component, ".cwasm");
 compiled!(Module, ".module.cwasm");
 
-/// How many compiled files are kept; the ones used longest ago go first.
-const KEPT: usize = 128;
+/// What code is of.
+pub(super) struct Source<'a> {
+    /// For people.
+    pub(super) plugin: &'a str,
+    /// The hash of the plugin's file, and whatever else its code depends on.
+    pub(super) key: &'a str,
+}
 
 /// The directory of compiled components.
 pub(super) struct Cache {
     directory: PathBuf,
     engine: String,
+    kept: Kept,
+    metrics: Metrics,
 }
 
 impl Cache {
     /// `{data}/compiled`, made when the first component is stored.
-    pub(super) fn new(data: &Path, engine: &Engine) -> Self {
+    pub(super) fn new(data: &Path, engine: &Engine, metrics: Metrics) -> Self {
         let mut hasher = std::hash::DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Self { directory: data.join("compiled"), engine: format!("{:016x}", hasher.finish()) }
+        let (directory, engine) = (data.join("compiled"), format!("{:016x}", hasher.finish()));
+        Self { directory, engine, kept: Kept::default(), metrics }
     }
 
-    /// The code of a plugin file with this hash: loaded if it is here, else compiled from what
-    /// `bytes` gives and stored. Blocks, for seconds on large components.
+    /// The code of a plugin's file, by its hash: loaded if it is here, else compiled from what
+    /// `bytes` gives and stored; it stays here while what comes with it is held. Blocks, for seconds on
+    /// large components.
     pub(super) fn load<'a, C: Compiled>(
         &self,
         engine: &Engine,
-        sha256: &str,
+        source: Source<'_>,
         bytes: impl FnOnce() -> Result<std::borrow::Cow<'a, [u8]>, Refusal>,
-    ) -> Result<C, Refusal> {
-        let path = self.directory.join(format!("{sha256}-{}{}", self.engine, C::EXTENSION));
-        if let Some(code) = self.read(engine, &path) {
-            return Ok(code);
+    ) -> Result<(C, Held), Refusal> {
+        let Source { plugin, key } = source;
+        let path = self.directory.join(format!("{key}-{}{}", self.engine, C::EXTENSION));
+        let held = self.kept.hold(&path);
+        if let Some(code) = self.read(engine, plugin, &path) {
+            self.metrics.found.inc();
+            return Ok((code, held));
         }
+        self.metrics.compiled.inc();
         let code =
             C::compile(engine, &bytes()?).map_err(|error| Refusal::NotCompiled(format!("{error:#}")))?;
         if let Err(error) = self.write(&path, &code) {
-            tracing::warn!(path = %path.display(), %error, "compiled plugin not stored; the next start compiles it again");
+            tracing::warn!(plugin, path = %path.display(), %error, "compiled plugin not stored; the next start compiles it again");
         }
-        Ok(code)
+        Ok((code, held))
     }
 
-    fn read<C: Compiled>(&self, engine: &Engine, path: &Path) -> Option<C> {
+    /// Deletes what nobody has used for longest, if more is here than is worth keeping. Called once
+    /// everything that is in use was loaded: before that, nobody can say what is.
+    pub(super) fn prune(&self) {
+        if let Err(error) = self.kept.prune(&self.directory) {
+            tracing::warn!(path = %self.directory.display(), %error, "compiled plugins that are not used any more stay");
+        }
+    }
+
+    fn read<C: Compiled>(&self, engine: &Engine, plugin: &str, path: &Path) -> Option<C> {
         let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
         let mut file = fs::OpenOptions::new().read(true).custom_flags(nofollow).open(path).ok()?;
         if let Err(exposed) = self.check(&file, path) {
-            tracing::warn!(path = %path.display(), "compiled plugin ignored: {exposed}");
+            tracing::warn!(plugin, path = %path.display(), "compiled plugin ignored: {exposed}");
             return None;
         }
         let code = is_whole(&mut file).map_err(Unusable::Read).and_then(|whole| match whole {
@@ -122,7 +150,8 @@ impl Cache {
                 Some(code)
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "compiled plugin deleted; it is compiled again");
+                tracing::warn!(plugin, path = %path.display(), %error, "compiled plugin deleted; it is compiled again");
+                self.metrics.damaged.inc();
                 let _ = fs::remove_file(path);
                 None
             }
@@ -150,28 +179,14 @@ impl Cache {
     }
 
     fn write(&self, path: &Path, code: &impl Compiled) -> io::Result<()> {
-        let compiled = code.serialized().map_err(io::Error::other)?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let mut compiled = code.serialized().map_err(io::Error::other)?;
+        files::make_directory(&self.directory)?;
         self.check_directory().map_err(io::Error::other)?;
-        let partial = path.with_extension(format!("{}.partial", std::process::id()));
-        let _ = fs::remove_file(&partial);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-        file.write_all(&compiled)?;
-        file.write_all(&Sha256::digest(&compiled))?;
-        file.sync_all()?;
-        fs::rename(&partial, path)?;
-        self.prune()
-    }
-
-    fn prune(&self) -> io::Result<()> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            files.push((entry.metadata()?.modified()?, entry.path()));
-        }
-        files.sort();
-        let surplus = files.len().saturating_sub(KEPT);
-        files.iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
+        compiled.extend_from_slice(&Sha256::digest(&compiled));
+        // A sync costs as much as to compile a small plugin, and what a power failure tears is compiled again.
+        files::replace_unsynced(path, &compiled)?;
+        self.kept.stored();
+        Ok(())
     }
 }
 
@@ -237,99 +252,4 @@ fn is_owned(metadata: &fs::Metadata, owners: &[u32]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{borrow::Cow, cell::Cell, os::unix::fs::PermissionsExt};
-
-    use super::*;
-
-    /// An empty core module.
-    const MODULE: &[u8] = b"\0asm\x01\0\0\0";
-
-    struct Compiler {
-        engine: Engine,
-        cache: Cache,
-        data: tempfile::TempDir,
-        compiled: Cell<usize>,
-    }
-
-    impl Compiler {
-        fn new() -> Self {
-            let (engine, data) = (Engine::default(), tempfile::tempdir().unwrap());
-            let cache = Cache::new(&data.path().join("data"), &engine);
-            Self { engine, cache, data, compiled: Cell::new(0) }
-        }
-
-        /// Loads the module; how often it was compiled so far.
-        fn load(&self) -> usize {
-            let bytes = || {
-                self.compiled.set(self.compiled.get() + 1);
-                Ok(Cow::Borrowed(MODULE))
-            };
-            self.cache.load::<Module>(&self.engine, "hash", bytes).unwrap();
-            self.compiled.get()
-        }
-
-        fn file(&self) -> PathBuf {
-            let mut files = fs::read_dir(&self.cache.directory).unwrap();
-            files.next().unwrap().unwrap().path()
-        }
-
-        fn allow(&self, path: &Path, mode: u32) {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        }
-    }
-
-    #[test]
-    fn what_was_compiled_is_found_again() {
-        let compiler = Compiler::new();
-        assert_eq!((compiler.load(), compiler.load(), compiler.load()), (1, 1, 1));
-    }
-
-    #[test]
-    fn what_is_damaged_is_deleted_and_compiled_again() {
-        let compiler = Compiler::new();
-        compiler.load();
-        let good = fs::read(compiler.file()).unwrap();
-        let mut expected = 1;
-        for at in [0, 1, good.len() / 3, good.len() / 2, good.len() - CHECKSUM - 1, good.len() - 1] {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            fs::write(compiler.file(), bad).unwrap();
-            expected += 1;
-            assert_eq!((compiler.load(), compiler.load()), (expected, expected), "byte {at}");
-        }
-        for length in [0, CHECKSUM - 1, CHECKSUM, good.len() - 1] {
-            fs::write(compiler.file(), &good[..length]).unwrap();
-            expected += 1;
-            assert_eq!((compiler.load(), compiler.load()), (expected, expected), "{length} bytes");
-        }
-    }
-
-    #[test]
-    fn what_others_may_change_is_not_loaded() {
-        let compiler = Compiler::new();
-        compiler.load();
-        let data = compiler.data.path().join("data");
-        let mut expected = 1;
-        for (path, open, closed) in [
-            (compiler.file(), 0o622, 0o600),
-            (data.join("compiled"), 0o770, 0o700),
-            (data.clone(), 0o777, 0o755),
-            (compiler.data.path().to_owned(), 0o720, 0o700),
-        ] {
-            compiler.allow(&path, open);
-            expected += 1;
-            assert_eq!(compiler.load(), expected, "{}", path.display());
-            if path.exists() {
-                compiler.allow(&path, closed);
-            }
-            assert_eq!(compiler.load(), expected, "{}", path.display());
-        }
-        compiler.allow(&data, 0o1777);
-        assert_eq!(compiler.load(), expected, "nobody can replace what is ours in a sticky directory");
-        let file = compiler.file();
-        fs::rename(&file, data.join("elsewhere")).unwrap();
-        std::os::unix::fs::symlink(data.join("elsewhere"), &file).unwrap();
-        assert_eq!(compiler.load(), expected + 1, "a link is not followed");
-    }
-}
+mod tests;

@@ -21,6 +21,7 @@ use wasmtime_wasi::I32Exit;
 use super::{
     CallError, Message,
     bounds::NAME,
+    cache::Held,
     call::{Cause, MissingFunction},
     component::{Language, OURS, Shape},
     direct,
@@ -86,6 +87,8 @@ pub(super) struct Template {
     pub(super) code: Code,
     pub(super) shape: Shape,
     pub(super) plugin: Arc<Plugin>,
+    /// Its code stays compiled on disk.
+    pub(super) _held: Held,
 }
 
 /// What instances are made of.

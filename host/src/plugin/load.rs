@@ -14,7 +14,7 @@ use wasmtime::component::{Component, Linker};
 
 use super::{
     CallError, Generation, Kind, Settings, bounds,
-    cache::Cache,
+    cache::{self, Cache, Held, Source},
     capability::Capabilities,
     component::{Refusal, Shape, componentize},
     direct,
@@ -88,6 +88,13 @@ pub(super) struct Build<'a> {
     pub(super) gives_way: bool,
 }
 
+/// What came of a file's bytes.
+struct Loaded {
+    code: Code,
+    shape: Shape,
+    held: Held,
+}
+
 const DECISION_DEADLINE: Duration = Duration::from_millis(50);
 const TABLE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -103,7 +110,7 @@ impl Loader {
             clients.iter().map(|(name, cluster)| (Arc::clone(name), Arc::clone(&cluster.client))).collect()
         };
         usage::register(registry, Arc::clone(&states), Box::new(clients))?;
-        let cache = Arc::new(Cache::new(data, &engine));
+        let cache = Arc::new(Cache::new(data, &engine, cache::Metrics::new(registry)?));
         Ok(Self {
             sync: Arc::new(link::sync(&engine)?),
             waiting: Arc::new(link::waiting(&engine)?),
@@ -124,11 +131,11 @@ impl Loader {
     /// Compiles or loads a build, checks what it is and asks for, and tries it out. Blocks, for
     /// seconds on large components.
     pub(super) async fn load(&self, build: Build<'_>) -> Result<Generation, LoadError> {
-        let (code, shape) = self.code(build.content, &build.settings, build.gives_way)?;
-        shape.check_grants(build.name, &build.settings)?;
+        let loaded = self.code(build.name, build.content, &build.settings, build.gives_way)?;
+        loaded.shape.check_grants(build.name, &build.settings)?;
         let (number, sha256) = (build.number, Arc::clone(&build.content.sha256));
         let is_script = build.content.format == Format::Script;
-        let (mut template, use_of) = self.template(&build, code, shape)?;
+        let (mut template, use_of) = self.template(&build, loaded)?;
         let mut first = if is_script { self.read_script(&mut template).await? } else { None };
         if build.gives_way {
             self.have_give_way(&mut template);
@@ -141,8 +148,8 @@ impl Loader {
     }
 
     /// What a build is and asks for, and how large its machine code is.
-    pub(super) fn shape(&self, content: &Content) -> Result<(Shape, usize), Refusal> {
-        let (code, shape) = self.code(content, &Settings::default(), false)?;
+    pub(super) fn shape(&self, name: &str, content: &Content) -> Result<(Shape, usize), Refusal> {
+        let Loaded { code, shape, .. } = self.code(name, content, &Settings::default(), false)?;
         Ok((shape, code.size()))
     }
 
@@ -158,6 +165,11 @@ impl Loader {
         Ok(Trial::begin(plugin, next, content, canary, &self.families)?)
     }
 
+    /// Everything that is in use was loaded: of the rest that is kept compiled, the oldest may go.
+    pub(super) fn prune_compiled(&self) {
+        self.cache.prune();
+    }
+
     /// Has the plugin of this name begin with nothing in its state.
     pub(super) fn forget_state(&self, name: &str) {
         self.states.forget(name);
@@ -165,32 +177,42 @@ impl Loader {
 
     fn code(
         &self,
+        name: &str,
         content: &Content,
         settings: &Settings,
         gives_way: bool,
-    ) -> Result<(Code, Shape), Refusal> {
+    ) -> Result<Loaded, Refusal> {
         let adapter = Adapter::of(settings);
         if content.format == Format::Wasm
             && !gives_way
             && let Some(shape) = self.direct.shape(&content.bytes)
         {
             let checked = || componentize(&content.bytes, adapter).map(|_| content.bytes.as_ref().into());
-            let module = self.cache.load(&self.engine, &content.sha256, checked)?;
+            let source = Source { plugin: name, key: &content.sha256 };
+            let (module, held) = self.cache.load(&self.engine, source, checked)?;
             let linked = self.direct.linker.instantiate_pre(&module);
             let build = linked.map_err(|error| Refusal::NotCompiled(format!("{error:#}")))?;
-            return Ok((Code::Direct(build), shape));
+            return Ok(Loaded { code: Code::Direct(build), shape, held });
         }
-        let component = self.component(content, adapter)?;
+        let (component, held) = self.component(name, content, adapter)?;
         let mut shape = shape_of(&component, content.format)?;
         shape.configure(settings);
         let linker = if shape.waits { &self.waiting } else { &self.sync };
-        Ok((Code::Component(component, Arc::clone(linker)), shape))
+        Ok(Loaded { code: Code::Component(component, Arc::clone(linker)), shape, held })
     }
 
-    fn component(&self, content: &Content, adapter: Adapter) -> Result<Component, Refusal> {
+    fn component(
+        &self,
+        name: &str,
+        content: &Content,
+        adapter: Adapter,
+    ) -> Result<(Component, Held), Refusal> {
         let key = format!("{}{}", content.sha256, adapter.mark());
         match content.format {
-            Format::Wasm => self.cache.load(&self.engine, &key, || componentize(&content.bytes, adapter)),
+            Format::Wasm => {
+                let source = Source { plugin: name, key: &key };
+                self.cache.load(&self.engine, source, || componentize(&content.bytes, adapter))
+            }
             Format::Script => self.script_engine.component(),
         }
     }
@@ -222,12 +244,8 @@ impl Loader {
         }
     }
 
-    fn template(
-        &self,
-        build: &Build<'_>,
-        code: Code,
-        shape: Shape,
-    ) -> Result<(Template, Arc<Use>), LoadError> {
+    fn template(&self, build: &Build<'_>, loaded: Loaded) -> Result<(Template, Arc<Use>), LoadError> {
+        let Loaded { code, shape, held } = loaded;
         let options =
             StateOptions { limit: build.settings.state_limit, durable: build.settings.durable_state };
         let state = self.states.open(build.name, options)?;
@@ -252,7 +270,7 @@ impl Loader {
             use_of: Arc::clone(&use_of),
             nudge: self.nudge.clone(),
         };
-        Ok((Template { code, shape, plugin: Arc::new(plugin) }, use_of))
+        Ok((Template { code, shape, plugin: Arc::new(plugin), _held: held }, use_of))
     }
 
     fn cluster(

@@ -153,6 +153,7 @@ impl Reconciler {
         self.passed_over.tell(&self.directory);
         self.tell_of_unknown(&names);
         self.end_probation();
+        self.loader.prune_compiled();
         self.show(changed);
         for (reply, switched) in self.switched.drain(..) {
             let _ = reply.send(switched);

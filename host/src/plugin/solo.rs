@@ -93,7 +93,7 @@ impl Solo {
     pub fn inspect(&self, settings: &Settings) -> Result<Inspection, SoloError> {
         let began = Instant::now();
         let refused = |refusal: Refusal| self.refused(refusal);
-        let (shape, code) = self.loader.shape(&self.content).map_err(refused)?;
+        let (shape, code) = self.loader.shape(&self.name, &self.content).map_err(refused)?;
         let compiled = began.elapsed();
         let needs = shape.needs().map_err(refused)?;
         let missing = shape.missing(settings).map_err(refused)?;

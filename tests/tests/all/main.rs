@@ -12,6 +12,7 @@ mod client_examples;
 mod client_modules;
 mod clients;
 mod command_line;
+mod compiled;
 mod conditions;
 mod crashes;
 mod differential;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use wasmtime::{Engine, component::Component};
 
 use crate::plugin::{
-    cache::Cache,
+    cache::{Cache, Held, Source},
     component::{Refusal, componentize},
     load::sha256,
     wasi::preview1::Adapter,
@@ -30,7 +30,7 @@ const GIVE_WAY: i32 = 10;
 pub(in crate::plugin) struct ScriptEngine {
     engine: Engine,
     cache: Arc<Cache>,
-    compiled: Mutex<Option<Component>>,
+    compiled: Mutex<Option<(Component, Held)>>,
 }
 
 impl ScriptEngine {
@@ -39,14 +39,14 @@ impl ScriptEngine {
     }
 
     /// Compiled, or found compiled, by who asks first; who asks meanwhile waits for that.
-    pub(in crate::plugin) fn component(&self) -> Result<Component, Refusal> {
+    pub(in crate::plugin) fn component(&self) -> Result<(Component, Held), Refusal> {
         let mut compiled = self.compiled.lock();
-        if let Some(component) = &*compiled {
-            return Ok(component.clone());
+        if let Some(compiled) = &*compiled {
+            return Ok(compiled.clone());
         }
-        let component =
-            self.cache.load(&self.engine, &sha256(WASM), || componentize(WASM, Adapter::Plain))?;
-        Ok(compiled.insert(component).clone())
+        let source = Source { plugin: "the engine of scripts", key: &sha256(WASM) };
+        let loaded = self.cache.load(&self.engine, source, || componentize(WASM, Adapter::Plain))?;
+        Ok(compiled.insert(loaded).clone())
     }
 
     /// Has it compiled a little later, beside everything else and after it: the first script
