@@ -8,8 +8,9 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAll
 
 use super::ticker::Ticker;
 
-/// The most instances of all plugins together.
-const INSTANCES: u32 = 1000;
+/// The most instances of all plugins together: every worker has its own of each plugin that it calls, so
+/// hundreds of plugins have thousands. What is not used costs address space alone.
+const INSTANCES: u32 = 4000;
 
 /// The most linear memory that any plugin can be configured to have.
 pub const MAX_MEMORY: u64 = 4 << 30;
