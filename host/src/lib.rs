@@ -65,7 +65,8 @@
 //! - **The table decides, the view answers.** Assignments are stored by create-if-absent, so that
 //!   routers agree; everything else is read from the view, which outlives the loss of the table.
 //! - **Plugins are guests.** They get what is granted, for as long as their deadline allows, with a
-//!   copy of nothing they did not ask for. A trap costs one message and one instance. What they
+//!   copy of nothing they did not ask for. What they take of the workers' time has a bound; beyond it they are
+//!   called on threads of their own. A trap costs one message and one instance. What they
 //!   remember is not in them but in `state`, so builds and instances may come and go.
 //! - **Everything has a bound**: queues, pools, caches, bodies, calls, files; the configuration
 //!   names each.

@@ -7,8 +7,11 @@
 //! From file to decision: `directory` looks, `reconcile` decides what to load, `component`
 //! makes a component of the bytes and checks what it asks for, `cache` compiles it or finds it
 //! compiled (`script`, where it is one), `instance` and `pool` run it, `link` is what it can call.
-//! A core module that asks for little is called without the component around it (`direct`).
+//! A core module that asks for little is called without the component around it (`direct`). What a build takes
+//! of the workers' time is measured (`meter`) and has a bound (`conduct`), beyond which it is called elsewhere
+//! (`aside`).
 
+mod aside;
 mod bare;
 pub mod body;
 mod bounds;
@@ -18,6 +21,7 @@ pub mod call;
 pub mod candidates;
 pub mod capability;
 mod component;
+mod conduct;
 mod direct;
 mod directory;
 mod engine;
@@ -28,6 +32,7 @@ mod instance;
 mod link;
 mod load;
 pub mod message;
+mod meter;
 mod pool;
 mod published;
 mod reconcile;
@@ -61,7 +66,7 @@ pub use capability::Grant;
 pub use engine::MAX_MEMORY;
 pub use generation::{Decision, EventVerdict, Generation, Kind, OnError, Rejection, Verdict};
 pub use message::Message;
-pub use published::{NextStatus, PluginState, PluginStatus};
+pub use published::{Confinement, NextStatus, PluginState, PluginStatus};
 pub use reconcile::SwitchError;
 pub use settings::{NextBuild, Settings};
 pub use solo::{Inspection, Solo, SoloError};

@@ -208,6 +208,15 @@ impl Message {
         Some(sent)
     }
 
+    /// Has another plugin find the body as it came; the head is as it was.
+    pub(super) fn renew_body(&mut self) {
+        let Some(stream) = self.take_body_unchanged() else { return };
+        self.body = Some(match &self.response {
+            Some(head) => Body::of_response(stream, head),
+            None => Body::of_request(stream, &self.headers),
+        });
+    }
+
     /// Takes the body as it came, whatever the plugin made of it.
     pub fn take_body_unchanged(&mut self) -> Option<BodyStream> {
         self.body.take().map(|body| body.stream)

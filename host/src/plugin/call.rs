@@ -64,6 +64,12 @@ pub enum Cause {
     /// The limit `instances`.
     #[error("all of its {0} instances were busy for the length of its deadline (the limit `instances`)")]
     Instances(u32),
+    /// It takes more of the workers' time than its share, and no thread was free for it.
+    #[error(
+        "it takes more than its share of the workers' time, so it is called on threads of its own, and none was \
+         free within its deadline"
+    )]
+    Confined,
     /// The limit of all plugins together.
     #[error("there are as many instances of all plugins as this process allows")]
     Pool,
@@ -115,6 +121,7 @@ impl Cause {
             | Self::Depth
             | Self::Memory(_)
             | Self::Instances(_)
+            | Self::Confined
             | Self::Pool
             | Self::Missing) => bounded,
         }

@@ -92,8 +92,6 @@ pub(super) struct Shape {
     pub(super) exports: Vec<String>,
     /// Whether it imports anything that waits.
     pub(super) waits: bool,
-    /// Whether it overran its deadline so often that it has to give way to others while it runs.
-    pub(super) gives_way: bool,
     /// Whether it reads bodies.
     pub(super) reads_body: bool,
     /// Whether it imports WASI.
@@ -192,16 +190,7 @@ impl Shape {
             None => name.starts_with("wasi:http/"),
         });
         let wasi = imports.iter().any(|name| name.starts_with("wasi:"));
-        Ok(Self {
-            kinds,
-            exports,
-            waits,
-            gives_way: false,
-            reads_body,
-            wasi,
-            language: Language::Other,
-            imports,
-        })
+        Ok(Self { kinds, exports, waits, reads_body, wasi, language: Language::Other, imports })
     }
 
     /// Whether what it imports is granted to the plugin of this name.
@@ -249,6 +238,12 @@ impl Shape {
     /// Whether it may read the bodies of responses.
     pub(super) fn reads_responses(&self) -> bool {
         self.reads_body && self.imports.iter().any(|name| own(name) == Some("response-body"))
+    }
+
+    /// Whether it can change something elsewhere: in a datastore, or at whom it sends to.
+    pub(super) fn reaches_out(&self) -> bool {
+        let elsewhere = |name: &String| name.starts_with("wasi:http/") || name.starts_with(SOCKETS);
+        self.imports_etcd() || self.waits && self.imports.iter().any(elsewhere)
     }
 
     /// Whether it asks for an etcd cluster.

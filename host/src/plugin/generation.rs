@@ -1,12 +1,15 @@
 //! One loaded build of a plugin, and what it can be asked.
 
+mod account;
+mod calling;
+mod care;
+mod first_moments;
+mod troubles;
+
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicBool},
+    time::Instant,
 };
 
 use http::{HeaderMap, StatusCode};
@@ -14,19 +17,20 @@ use parking_lot::Mutex;
 
 use super::{
     CallError, Message, Settings,
+    aside::{Aside, Ward},
     bounds::Whole,
     call::Cause,
-    instance::{Answer, Instance, Params, Template},
-    pool::{Call, Pick, Pool},
-    reconcile::Wake,
+    conduct::Standing,
+    instance::{Instance, Template},
+    pool::Pool,
     stats::Stats,
     trial::Trial,
     types,
 };
-use crate::{
-    table::{ServiceId, hash},
-    text::shown,
-};
+use crate::{table::ServiceId, text::shown};
+use account::Account;
+use care::Care;
+use troubles::Troubles;
 
 /// What a plugin is, by what it exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -107,57 +111,51 @@ pub enum EventVerdict {
     Reject(String),
 }
 
-/// For so long, and by so many crashes, a new build is judged.
-const PROBATION: Duration = Duration::from_secs(10);
-const CRASHES: u64 = 5;
-/// So many missed deadlines in that time, and a build is not called in place any more.
-const OVERRUNS: usize = 5;
-/// For so many clients: one that sends the same again and again judges nothing.
-const CLIENTS: usize = 3;
-
 /// One loaded build of a plugin. Dropped when the last message that began with it has ended.
 pub struct Generation {
     pub(super) number: u64,
     pub(super) sha256: Arc<str>,
-    pub(super) template: Template,
+    pub(super) template: Arc<Template>,
     pub(super) stats: Stats,
     pub(super) since: Instant,
     /// The build that is tried out beside it.
     pub(super) trial: Option<Trial>,
-    pool: Pool,
+    pool: Arc<Pool>,
+    care: Care,
+    /// What its calls take of the workers' time.
+    account: Mutex<Account>,
+    ward: Ward,
+    /// The build that stands in for it where it crashes.
+    earlier: OnceLock<Weak<Self>>,
     /// It crashed so often in its first moments that the build before it should come back.
     unfit: AtomicBool,
-    /// It overran its deadline so often that it should give way to others while it runs.
+    /// It missed its deadline so often that it should not be tried out any longer.
     slow: AtomicBool,
     troubles: Mutex<Troubles>,
 }
 
-/// What is said of calls without an answer.
-#[derive(Default)]
-struct Troubles {
-    last: Option<CallError>,
-    logged: Option<Instant>,
-    unlogged: u64,
-    /// For which clients it crashed in its first moments, at most [`CLIENTS`] of them.
-    crashed: Vec<u64>,
-    /// When it missed its deadline, at most [`OVERRUNS`] of these.
-    overruns: Vec<Instant>,
-}
-
-/// Between two lines in the log about calls of one build that gave no answer.
-const LOG_EVERY: Duration = Duration::from_secs(1);
-
 impl Generation {
-    pub(super) fn new(number: u64, sha256: Arc<str>, template: Template, stats: Stats) -> Self {
-        let pool = Pool::new(&template);
+    pub(super) fn new(
+        number: u64,
+        sha256: Arc<str>,
+        template: Template,
+        stats: Stats,
+        aside: Arc<Aside>,
+    ) -> Self {
+        let pool = Arc::new(Pool::new(&template));
+        let ward = Ward::new(aside, template.plugin.settings.instances.max(1) as usize);
         Self {
             number,
             sha256,
-            template,
+            template: Arc::new(template),
             stats,
             since: Instant::now(),
             trial: None,
             pool,
+            care: Care::default(),
+            account: Mutex::default(),
+            ward,
+            earlier: OnceLock::new(),
             unfit: AtomicBool::new(false),
             slow: AtomicBool::new(false),
             troubles: Mutex::default(),
@@ -184,7 +182,7 @@ impl Generation {
         self.kinds().contains(&kind)
     }
 
-    /// How it is called: `direct`, `sync`, `async` or `yielding`.
+    /// How it is called: `direct`, `sync` or `async`.
     pub fn lane(&self) -> &'static str {
         self.template.lane()
     }
@@ -196,7 +194,8 @@ impl Generation {
 
     /// Whether an answer may take more than the call itself: if not, its functions return at once.
     pub fn may_wait(&self) -> bool {
-        self.template.shape.waits || self.settings().durable_state || self.trial.is_some()
+        let confined = self.care.standing() == Standing::Confined;
+        self.template.shape.waits || self.settings().durable_state || self.trial.is_some() || confined
     }
 
     /// Whether `Message::body` should be given to it.
@@ -248,7 +247,7 @@ impl Generation {
 
     /// Shows an event to a filter; a next build that is tried out gets none.
     pub async fn on_event(&self, message: &mut Message) -> Result<EventVerdict, CallError> {
-        let (answer,) = self.call(message, "on-event", |functions| functions.on_event.as_ref(), ()).await?;
+        let (answer,) = self.call(message, "on-event", |functions| functions.on_event.as_ref()).await?;
         let function = "on-event";
         match answer {
             Ok(types::EventVerdict::Accept) => Ok(EventVerdict::Accept),
@@ -263,7 +262,7 @@ impl Generation {
     }
 
     pub(super) async fn resolve_alone(&self, message: &mut Message) -> Result<Decision, CallError> {
-        let (answer,) = self.call(message, "resolve", |functions| functions.resolve.as_ref(), ()).await?;
+        let (answer,) = self.call(message, "resolve", |functions| functions.resolve.as_ref()).await?;
         match answer {
             Ok(types::Decision::Server(server)) => {
                 self.whole("resolve", server, message).map(Decision::Server)
@@ -276,8 +275,7 @@ impl Generation {
     }
 
     pub(super) async fn on_request_alone(&self, message: &mut Message) -> Result<Verdict, CallError> {
-        let (answer,) =
-            self.call(message, "on-request", |functions| functions.on_request.as_ref(), ()).await?;
+        let (answer,) = self.call(message, "on-request", |functions| functions.on_request.as_ref()).await?;
         match answer {
             Ok(types::Verdict::Forward) => Ok(Verdict::Forward),
             Ok(types::Verdict::Respond(rejection)) => Ok(Verdict::Respond(lift(rejection))),
@@ -287,8 +285,7 @@ impl Generation {
     }
 
     pub(super) async fn on_response_alone(&self, message: &mut Message) -> Result<(), CallError> {
-        let (answer,) =
-            self.call(message, "on-response", |functions| functions.on_response.as_ref(), ()).await?;
+        let (answer,) = self.call(message, "on-response", |functions| functions.on_response.as_ref()).await?;
         answer.map_err(|said| self.said("on-response", said, message))
     }
 
@@ -315,161 +312,14 @@ impl Generation {
             return Ok(());
         }
         let mut message = Message::default();
-        let started = self.call(&mut message, "start", |functions| functions.start.as_ref(), ()).await?;
+        let started = self.call(&mut message, "start", |functions| functions.start.as_ref()).await?;
         started.0.map_err(|said| self.said("start", said, &message))
-    }
-
-    /// Calls a function within the plugin's deadline.
-    pub(super) async fn call<P, R>(
-        &self,
-        message: &mut Message,
-        name: &'static str,
-        pick: Pick<P, R>,
-        params: P,
-    ) -> Result<R, CallError>
-    where
-        P: Params,
-        R: Answer,
-    {
-        let deadline = self.template.plugin.deadline;
-        self.call_within(message, &Call { name, pick, deadline }, params).await
-    }
-
-    /// Calls a function. What it changed in a durable `state` is on disk before this returns.
-    pub(super) async fn call_within<P, R>(
-        &self,
-        message: &mut Message,
-        call: &Call<P, R>,
-        params: P,
-    ) -> Result<R, CallError>
-    where
-        P: Params,
-        R: Answer,
-    {
-        let began = Instant::now();
-        let result = self.pool.call(&self.template, message, call, params, began).await;
-        let result = match message.lacks_body() {
-            // Whatever it made of that, it is not to blame.
-            true => result.map_err(|_| self.template.error(call.name, Cause::Sender)),
-            false => result,
-        };
-        if message.dry {
-            return result;
-        }
-        self.stats.count(began.elapsed(), &result);
-        let result = result.inspect_err(|error| self.trouble(error, message));
-        if self.settings().durable_state {
-            self.wait_durable(call.name).await?;
-        }
-        result
-    }
-
-    async fn wait_durable(&self, function: &'static str) -> Result<(), CallError> {
-        let state = &self.template.plugin.capabilities.state;
-        let durable = state.wait_durable(state.commit_sequence()).await;
-        durable.map_err(|error| self.template.error(function, Cause::Host(error.to_string().into())))
-    }
-
-    /// Logs the first of a burst of errors, and then how many there were.
-    #[cold]
-    fn trouble(&self, error: &CallError, message: &Message) {
-        if matches!(error.cause, Cause::Sender) {
-            return;
-        }
-        let mut troubles = self.troubles.lock();
-        if error.cause.is_crash() {
-            self.judge(&mut troubles, message.client.as_str());
-        }
-        if matches!(error.cause, Cause::Deadline(..)) && !self.template.shape.waits {
-            self.overran(&mut troubles);
-        }
-        troubles.last = Some(error.clone());
-        if troubles.logged.is_some_and(|logged| logged.elapsed() < LOG_EVERY) {
-            troubles.unlogged += 1;
-            return;
-        }
-        let not_logged_before = std::mem::take(&mut troubles.unlogged);
-        troubles.logged = Some(Instant::now());
-        drop(troubles);
-        let service = message.service.as_ref().map(ServiceId::as_str);
-        let client = message.service.as_ref().map(|_| message.client.as_str());
-        let generation = self.number;
-        tracing::warn!(plugin = self.name(), service, client, generation, not_logged_before, "{error}");
     }
 
     /// A decision of it cannot be followed, for this reason; it counts as a call that gave no answer.
     pub fn misled(&self, function: &'static str, why: &str, service: &ServiceId, client: &str) {
         let message = Message { service: Some(service.clone()), client: client.into(), ..Message::default() };
         self.failed(function, Cause::Nonsense(why.into()), &message);
-    }
-
-    /// Why the last call that gave no answer did not.
-    pub(super) fn last_error(&self) -> Option<String> {
-        self.troubles.lock().last.as_ref().map(ToString::to_string)
-    }
-
-    fn judge(&self, troubles: &mut Troubles, client: &str) {
-        if self.since.elapsed() >= PROBATION {
-            return;
-        }
-        let client = hash::stable(client);
-        if troubles.crashed.len() < CLIENTS && !troubles.crashed.contains(&client) {
-            troubles.crashed.push(client);
-        }
-        let (calls, crashes) = self.stats.calls_and_crashes();
-        if crashes >= CRASHES && 2 * crashes >= calls && troubles.crashed.len() >= CLIENTS {
-            self.note(&self.unfit);
-        }
-    }
-
-    /// While a build is called in place, nothing else goes on on its thread.
-    fn overran(&self, troubles: &mut Troubles) {
-        let recent = |at: &Instant| at.elapsed() < PROBATION;
-        troubles.overruns.retain(recent);
-        troubles.overruns.push(Instant::now());
-        if troubles.overruns.len() >= OVERRUNS {
-            troubles.overruns.clear();
-            self.note(&self.slow);
-        }
-    }
-
-    /// Something is to be done about this build.
-    fn note(&self, what: &AtomicBool) {
-        if !what.swap(true, Ordering::Relaxed)
-            && let Some(nudge) = &self.template.plugin.nudge
-        {
-            let _ = nudge.try_send(Wake::Look);
-        }
-    }
-
-    /// Whether it has served long enough for the build before it to be let go.
-    pub(super) fn has_proved_itself(&self) -> bool {
-        self.since.elapsed() > PROBATION && !self.is_unfit()
-    }
-
-    /// Whether it crashed so often in its first moments, and for so many clients, that it cannot be
-    /// meant to.
-    pub(super) fn is_unfit(&self) -> bool {
-        self.unfit.load(Ordering::Relaxed)
-    }
-
-    /// Whether it should be called so that it gives way to others.
-    pub(super) fn is_slow(&self) -> bool {
-        self.slow.load(Ordering::Relaxed)
-    }
-
-    /// Whether a larger share of its calls crashed than of another build's: what crashes either is a
-    /// matter of the messages.
-    pub(super) fn is_worse_than(&self, other: &Self) -> bool {
-        is_worse(self.stats.calls_and_crashes(), other.stats.calls_and_crashes())
-    }
-
-    /// Whether the build before it may come back without an operator's word. A filter that closes its
-    /// service when it fails protects it, and an older build of it may be what was attacked.
-    pub(super) fn may_roll_back(&self) -> bool {
-        let filters = [Kind::RequestFilter, Kind::ResponseFilter, Kind::EventFilter];
-        let protects = self.on_error() == OnError::Closed && filters.iter().any(|kind| self.is(*kind));
-        self.settings().rollback.unwrap_or(!protects)
     }
 
     fn said(&self, function: &'static str, said: types::Said, message: &Message) -> CallError {
@@ -504,33 +354,8 @@ impl Generation {
     }
 }
 
-/// Of how many calls how many crashed: whether that is at least twice the share of the other.
-fn is_worse((calls, crashes): (u64, u64), (other_calls, other_crashes): (u64, u64)) -> bool {
-    let wide = |one: u64, other: u64| u128::from(one) * u128::from(other);
-    wide(crashes, other_calls.max(1)) >= 2 * wide(other_crashes, calls.max(1)).max(1)
-}
-
 fn lift(rejection: types::Rejection) -> Rejection {
     let status =
         StatusCode::from_u16(rejection.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
     Rejection { status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), reason: rejection.reason.0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_worse;
-
-    #[test]
-    fn builds_are_compared_by_the_share_of_calls_that_crashed() {
-        for (now, before, worse) in [
-            ((5, 5), (0, 0), true),
-            ((5, 5), (1000, 0), true),
-            ((10, 6), (1000, 10), true),
-            ((10, 6), (10, 6), false),
-            ((10, 6), (1000, 500), false),
-            ((10, 10), (10, 4), true),
-        ] {
-            assert_eq!(is_worse(now, before), worse, "{now:?} after {before:?}");
-        }
-    }
 }

@@ -291,7 +291,7 @@ impl Guest {
     }
 
     fn undoes(&self) -> bool {
-        self.plugin.settings.on_error == Some(OnError::Open)
+        self.message.again || self.plugin.settings.on_error == Some(OnError::Open)
     }
 
     /// Forgets how to undo the call: it succeeded.

@@ -26,6 +26,7 @@ use super::{
     component::{Language, OURS, Shape},
     direct,
     guest::{Guest, Plugin},
+    meter::Meter,
     script,
     table::TableFunctions,
     ticker::Ticker,
@@ -120,7 +121,10 @@ impl Code {
 impl Template {
     /// Makes an instance on its lane.
     pub(super) async fn new_instance(&self) -> Result<Instance, CallError> {
-        if self.shape.waits { self.instantiate_async().await } else { self.instantiate() }
+        match self.shape.waits {
+            true => self.instantiate_async(&mut Meter::default()).await,
+            false => self.instantiate(),
+        }
     }
 
     /// Has a new instance read its script, and so finds out what this build is.
@@ -157,12 +161,13 @@ impl Template {
     }
 
     /// Makes an instance on the async lane.
-    pub(super) async fn instantiate_async(&self) -> Result<Instance, CallError> {
+    pub(super) async fn instantiate_async(&self, meter: &mut Meter) -> Result<Instance, CallError> {
         let Code::Component(component, linker) = &self.code else { return self.instantiate() };
         let mut store = self.store();
         let until = Instant::now() + self.plugin.deadline;
         start_clock(&mut store, until, true);
-        let instantiate = watched(&self.plugin.ticker, linker.instantiate_async(&mut store, component));
+        let instantiate =
+            watched(&self.plugin.ticker, meter, linker.instantiate_async(&mut store, component));
         let made = tokio::time::timeout_at(until.into(), instantiate).await;
         let made = made.unwrap_or_else(|_| Err(Trap::Interrupt.into()));
         let functions = made.and_then(|exports| self.functions(&mut store, exports));
@@ -172,7 +177,6 @@ impl Template {
     /// How it is called.
     pub(super) fn lane(&self) -> &'static str {
         match (&self.code, self.shape.waits) {
-            _ if self.shape.gives_way => "yielding",
             (Code::Direct(_), _) => "direct",
             (Code::Component(..), false) => "sync",
             (Code::Component(..), true) => "async",
@@ -292,6 +296,7 @@ impl Instance {
         std::mem::swap(&mut guest.message, message);
         guest.imagined = guest.message.dry.then(Box::default);
         guest.memory.refused = false;
+        guest.message.acted = false;
     }
 
     /// Whether another call may follow one that came to this. A guest that asked for more memory than
@@ -370,11 +375,14 @@ fn at_tick(store: StoreContextMut<'_, Guest>) -> Result<UpdateDeadline, wasmtime
 
 /// A future in which a guest runs on the async lane: each time that it goes on, it is for one tick at
 /// most. It does not run while it waits for something.
-pub(super) async fn watched<F: Future>(ticker: &Ticker, guest: F) -> F::Output {
+pub(super) async fn watched<F: Future>(ticker: &Ticker, meter: &mut Meter, guest: F) -> F::Output {
     let mut guest = pin!(guest);
     std::future::poll_fn(|cx| {
         ticker.watch(Duration::ZERO);
-        guest.as_mut().poll(cx)
+        let part = meter.begin();
+        let polled = guest.as_mut().poll(cx);
+        meter.end(part);
+        polled
     })
     .await
 }

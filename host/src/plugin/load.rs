@@ -13,7 +13,9 @@ use tokio::runtime::Handle;
 use wasmtime::component::{Component, Linker};
 
 use super::{
-    CallError, Generation, Kind, Settings, bounds,
+    CallError, Generation, Kind, Settings,
+    aside::Aside,
+    bounds,
     cache::{self, Cache, Held, Source},
     capability::Capabilities,
     component::{Refusal, Shape, componentize},
@@ -63,6 +65,7 @@ pub(super) struct Loader {
     states: Arc<StateStores>,
     clusters: Arc<Clusters>,
     families: Families,
+    aside: Arc<Aside>,
     runtime: Handle,
     script_engine: Arc<ScriptEngine>,
     /// Tells whoever decides about builds that one of them needs a look.
@@ -84,8 +87,6 @@ pub(super) struct Build<'a> {
     pub(super) content: &'a Content,
     pub(super) settings: Settings,
     pub(super) number: u64,
-    /// Whether it is to give way to others while it runs.
-    pub(super) gives_way: bool,
 }
 
 /// What came of a file's bytes.
@@ -120,6 +121,7 @@ impl Loader {
             states,
             clusters,
             families: Families::new(registry)?,
+            aside: Arc::default(),
             runtime,
             nudge: None,
             engine,
@@ -131,25 +133,21 @@ impl Loader {
     /// Compiles or loads a build, checks what it is and asks for, and tries it out. Blocks, for
     /// seconds on large components.
     pub(super) async fn load(&self, build: Build<'_>) -> Result<Generation, LoadError> {
-        let loaded = self.code(build.name, build.content, &build.settings, build.gives_way)?;
+        let loaded = self.code(build.name, build.content, &build.settings)?;
         loaded.shape.check_grants(build.name, &build.settings)?;
         let (number, sha256) = (build.number, Arc::clone(&build.content.sha256));
         let is_script = build.content.format == Format::Script;
         let (mut template, use_of) = self.template(&build, loaded)?;
-        let mut first = if is_script { self.read_script(&mut template).await? } else { None };
-        if build.gives_way {
-            self.have_give_way(&mut template);
-            first = None;
-        }
+        let first = if is_script { self.read_script(&mut template).await? } else { None };
         let stats = Stats::new(&self.families, build.name, number, use_of);
-        let generation = Generation::new(number, sha256, template, stats);
+        let generation = Generation::new(number, sha256, template, stats, Arc::clone(&self.aside));
         generation.canary(first).await?;
         Ok(generation)
     }
 
     /// What a build is and asks for, and how large its machine code is.
     pub(super) fn shape(&self, name: &str, content: &Content) -> Result<(Shape, usize), Refusal> {
-        let Loaded { code, shape, .. } = self.code(name, content, &Settings::default(), false)?;
+        let Loaded { code, shape, .. } = self.code(name, content, &Settings::default())?;
         Ok((shape, code.size()))
     }
 
@@ -175,16 +173,9 @@ impl Loader {
         self.states.forget(name);
     }
 
-    fn code(
-        &self,
-        name: &str,
-        content: &Content,
-        settings: &Settings,
-        gives_way: bool,
-    ) -> Result<Loaded, Refusal> {
+    fn code(&self, name: &str, content: &Content, settings: &Settings) -> Result<Loaded, Refusal> {
         let adapter = Adapter::of(settings);
         if content.format == Format::Wasm
-            && !gives_way
             && let Some(shape) = self.direct.shape(&content.bytes)
         {
             let checked = || componentize(&content.bytes, adapter).map(|_| content.bytes.as_ref().into());
@@ -233,15 +224,6 @@ impl Loader {
             *linker = Arc::clone(&self.waiting);
         }
         Ok(None)
-    }
-
-    /// Puts a build that would be called in place on the async lane, where nobody waits for it longer than a
-    /// tick.
-    fn have_give_way(&self, template: &mut Template) {
-        (template.shape.waits, template.shape.gives_way) = (true, true);
-        if let Code::Component(_, linker) = &mut template.code {
-            *linker = Arc::clone(&self.waiting);
-        }
     }
 
     fn template(&self, build: &Build<'_>, loaded: Loaded) -> Result<(Template, Arc<Use>), LoadError> {

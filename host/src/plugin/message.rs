@@ -45,6 +45,24 @@ pub struct Message {
     pub body: Option<Body>,
     /// The plugin is asked what it would do, and is to change nothing by it.
     pub dry: bool,
+    /// From where plugins are called.
+    pub place: Place,
+    /// It may be shown to another build if the call fails, as it was.
+    pub again: bool,
+    /// The last call changed something that outlasts it.
+    pub acted: bool,
+}
+
+/// From where plugins are called about a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// From the thread of a worker: what a plugin takes of its time is bounded.
+    Worker,
+    /// From there too, by who does not wait: the call is made in place.
+    WorkerAtOnce,
+    /// From anywhere else.
+    #[default]
+    Elsewhere,
 }
 
 impl Message {

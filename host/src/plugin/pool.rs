@@ -1,7 +1,8 @@
 //! Instances that wait for work.
 //!
 //! On the sync lane a call never suspends, so each thread needs one instance: slots, one for each
-//! thread that calls, so that threads do not meet. On the async lane calls overlap: a stack of
+//! thread that calls, so that threads do not meet; for calls on threads of their own ([`super::aside`]), which
+//! come and go, a stack. On the async lane calls overlap: a stack of
 //! idle instances behind a semaphore ([`super::turn`]). Both are bounded by the limit `instances`.
 
 use std::{
@@ -20,6 +21,7 @@ use super::{
     CallError, Message,
     call::Cause,
     instance::{Answer, Function, Functions, Instance, Params, Template, watched},
+    meter::Meter,
     turn::{Turn, within},
 };
 
@@ -33,12 +35,27 @@ pub(super) struct Call<P, R> {
     pub(super) deadline: std::time::Duration,
 }
 
+impl<P, R> Clone for Call<P, R> {
+    fn clone(&self) -> Self {
+        Self { name: self.name, pick: self.pick, deadline: self.deadline }
+    }
+}
+
 /// The instances of one generation.
 pub(super) enum Pool {
-    /// Boxed, as an instance is taken out and put back for every call.
-    Sync(Box<[Mutex<Option<Box<Instance>>>]>),
+    Sync(Slots),
     Waiting(Waiting),
 }
+
+/// Instances whose calls never suspend.
+pub(super) struct Slots {
+    /// Boxed, as an instance is taken out and put back for every call.
+    by_thread: Box<[Slot]>,
+    #[allow(clippy::vec_box, reason = "as in `by_thread`; what is moved for every call is a pointer")]
+    aside: Mutex<Vec<Box<Instance>>>,
+}
+
+type Slot = Mutex<Option<Box<Instance>>>;
 
 /// Instances whose calls overlap.
 pub(super) struct Waiting {
@@ -66,8 +83,6 @@ impl Pool {
     pub(super) fn new(template: &Template) -> Self {
         let instances = template.plugin.settings.instances.max(1) as usize;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        // Of those that only give way, more at once would have others wait for each of them.
-        let instances = if template.shape.gives_way { instances.min(threads) } else { instances };
         if template.shape.waits {
             let semaphore = || Arc::new(Semaphore::new(instances));
             return Self::Waiting(Waiting {
@@ -76,13 +91,14 @@ impl Pool {
                 idle: Mutex::default(),
             });
         }
-        Self::Sync((0..instances.min(threads + 4)).map(|_| Mutex::default()).collect())
+        let by_thread = (0..instances.min(threads + 4)).map(|_| Mutex::default()).collect();
+        Self::Sync(Slots { by_thread, aside: Mutex::default() })
     }
 
     /// Puts an instance where a call will find it.
     pub(super) fn keep(&self, instance: Instance) {
         match self {
-            Self::Sync(slots) => *slots[thread_number() % slots.len()].lock() = Some(Box::new(instance)),
+            Self::Sync(slots) => *slots.own().lock() = Some(Box::new(instance)),
             Self::Waiting(waiting) => waiting.idle.lock().push(instance),
         }
     }
@@ -95,61 +111,124 @@ impl Pool {
         message: &mut Message,
         call: &Call<P, R>,
         params: P,
-        began: Instant,
+        clock: (Instant, &mut Meter),
     ) -> Result<R, CallError>
     where
         P: Params,
         R: Answer,
     {
         match self {
-            Self::Sync(slots) => call_sync(slots, template, message, call, params, began),
-            Self::Waiting(waiting) => Box::pin(waiting.call(template, message, call, params, began)).await,
+            Self::Sync(slots) => slots.call(template, message, call, params, clock.0),
+            Self::Waiting(waiting) => Box::pin(waiting.call(template, message, call, params, clock)).await,
+        }
+    }
+
+    /// As [`Self::call`], on a thread that makes no other call meanwhile.
+    pub(super) async fn call_aside<R: Answer>(
+        &self,
+        template: &Template,
+        message: &mut Message,
+        call: &Call<(), R>,
+        (began, meter): (Instant, &mut Meter),
+    ) -> Result<R, CallError> {
+        let Self::Sync(slots) = self else {
+            return self.call(template, message, call, (), (began, meter)).await;
+        };
+        let part = meter.begin();
+        let result = slots.call_aside(template, message, call);
+        meter.end(part);
+        result
+    }
+
+    /// No more calls are made aside for now.
+    pub(super) fn empty_aside(&self) {
+        if let Self::Sync(slots) = self {
+            slots.aside.lock().clear();
         }
     }
 }
 
+impl Slots {
+    #[inline]
+    fn own(&self) -> &Slot {
+        &self.by_thread[thread_number() % self.by_thread.len()]
+    }
+
+    #[inline]
+    fn call<P, R>(
+        &self,
+        template: &Template,
+        message: &mut Message,
+        call: &Call<P, R>,
+        params: P,
+        began: Instant,
+    ) -> Result<R, CallError>
+    where
+        P: Params,
+        R: Answer,
+    {
+        let busy = || template.error(call.name, Cause::Instances(template.plugin.settings.instances));
+        let slot = self.own();
+        let mut began = began;
+        let mut slot = match slot.try_lock() {
+            Some(slot) => slot,
+            None => {
+                let slot = slot.try_lock_for(call.deadline).ok_or_else(busy)?;
+                began = Instant::now();
+                slot
+            }
+        };
+        let instance = match slot.take() {
+            Some(instance) => instance,
+            None => {
+                let instance = Box::new(template.instantiate()?);
+                began = Instant::now();
+                instance
+            }
+        };
+        let (result, instance) = call_once(instance, message, call, params, began);
+        *slot = instance;
+        result
+    }
+
+    fn call_aside<R: Answer>(
+        &self,
+        template: &Template,
+        message: &mut Message,
+        call: &Call<(), R>,
+    ) -> Result<R, CallError> {
+        let ready = self.aside.lock().pop();
+        let instance = match ready {
+            Some(instance) => instance,
+            None => Box::new(template.instantiate()?),
+        };
+        let (result, instance) = call_once(instance, message, call, (), Instant::now());
+        self.aside.lock().extend(instance);
+        result
+    }
+}
+
+/// Makes one call; the instance, if it is fit for another.
 #[inline]
-fn call_sync<P, R>(
-    slots: &[Mutex<Option<Box<Instance>>>],
-    template: &Template,
+fn call_once<P, R>(
+    mut instance: Box<Instance>,
     message: &mut Message,
     call: &Call<P, R>,
     params: P,
     began: Instant,
-) -> Result<R, CallError>
+) -> (Result<R, CallError>, Option<Box<Instance>>)
 where
     P: Params,
     R: Answer,
 {
-    let slot = &slots[thread_number() % slots.len()];
-    let busy = || template.error(call.name, Cause::Instances(template.plugin.settings.instances));
-    let mut began = began;
-    let mut slot = match slot.try_lock() {
-        Some(slot) => slot,
-        None => {
-            let slot = slot.try_lock_for(call.deadline).ok_or_else(busy)?;
-            began = Instant::now();
-            slot
-        }
-    };
-    let mut instance = match slot.take() {
-        Some(instance) => instance,
-        None => {
-            let instance = Box::new(template.instantiate()?);
-            began = Instant::now();
-            instance
-        }
-    };
     instance.begin(message, began + call.deadline);
     let result = match (call.pick)(&instance.functions) {
         Some(function) => function.call(&mut instance.store, params),
         None => Err(super::call::MissingFunction.into()),
     };
     let result = instance.end(message, call.name, result);
-    if instance.can_serve_after(&result) {
-        *slot = Some(instance);
-    }
-    result
+    let fit = instance.can_serve_after(&result).then_some(instance);
+    (result, fit)
 }
 
 impl Waiting {
@@ -159,7 +238,7 @@ impl Waiting {
         message: &mut Message,
         call: &Call<P, R>,
         params: P,
-        began: Instant,
+        (began, meter): (Instant, &mut Meter),
     ) -> Result<R, CallError>
     where
         P: Params,
@@ -174,14 +253,14 @@ impl Waiting {
         let ready = self.idle.lock().pop();
         let mut instance = match ready {
             Some(instance) => instance,
-            None => template.instantiate_async().await?,
+            None => template.instantiate_async(meter).await?,
         };
         instance.begin_waiting(message, until, turn);
         let ticker = &template.plugin.ticker;
         let Instance { store, functions, .. } = &mut instance;
         let result = match (call.pick)(functions) {
             Some(function) => {
-                let called = watched(ticker, function.call_async(store, params));
+                let called = watched(ticker, meter, function.call_async(store, params));
                 within(until, &clock, called).await.unwrap_or_else(|| Err(wasmtime::Trap::Interrupt.into()))
             }
             None => Err(super::call::MissingFunction.into()),

@@ -36,10 +36,14 @@ pub struct PluginStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// How it is called: `direct`, as a core module; `sync`, as a component; `async`, as one that imports
-    /// something that waits; `yielding`, as one that missed its deadline again and again: others need not
-    /// wait for it, and no more of it run at once than there are processors.
+    /// something that waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lane: Option<&'static str>,
+    /// That it is called on threads of its own, if it is: its calls took more of the workers' time than their
+    /// share. No more of them run at once than half of the processors allow, and the others wait for no longer
+    /// than its deadline. It is called in place again once it has kept to its share for a while.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confined: Option<Confinement>,
     /// Calls so far.
     pub calls: u64,
     /// Calls that trapped or exceeded a limit.
@@ -54,6 +58,15 @@ pub struct PluginStatus {
     /// What became of the next build so far, if one is tried out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<NextStatus>,
+}
+
+/// Why a build is called on threads of its own, as `GET /v1/plugins` shows it.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct Confinement {
+    /// Since then, in RFC 3339.
+    pub since: String,
+    /// What it took.
+    pub reason: String,
 }
 
 /// What became of a next build, as `GET /v1/plugins` shows it.
@@ -232,6 +245,7 @@ impl Shown {
             state: self.state,
             error: self.error.as_ref().map(ToString::to_string),
             lane: build.map(Generation::lane),
+            confined: build.and_then(Generation::confined),
             calls,
             crashes,
             instances,

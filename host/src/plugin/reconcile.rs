@@ -11,6 +11,7 @@ mod switch;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
+    ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, OnceLock, Weak, mpsc},
     time::{Duration, Instant},
@@ -38,6 +39,8 @@ const SETTLE: Duration = Duration::from_millis(15);
 pub(super) enum Wake {
     /// Something may have changed in the directory.
     Look,
+    /// A build crashed or missed its deadline too often.
+    Judge,
     /// These are the settings from now on.
     Configure(BTreeMap<String, Settings>),
     /// Promote the next build of a plugin, or roll it back.
@@ -104,41 +107,48 @@ impl Reconciler {
     /// Runs until told to stop.
     pub(super) fn run(&mut self, wakes: &mpsc::Receiver<Wake>) {
         loop {
-            match wakes.recv_timeout(self.presence.next_look(self.interval)) {
-                Ok(Wake::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                Ok(wake) => {
-                    self.take(wake);
-                    self.settle(wakes);
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            let told = match wakes.recv_timeout(self.presence.next_look(self.interval)) {
+                Err(mpsc::RecvTimeoutError::Disconnected) => ControlFlow::Break(()),
+                Err(mpsc::RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
+                Ok(wake) => self.settle(wake, wakes),
+            };
+            if told.is_break() {
+                return;
             }
             self.reconcile();
         }
     }
 
-    fn settle(&mut self, wakes: &mpsc::Receiver<Wake>) {
+    /// Takes what comes in one burst; breaks off when told to stop.
+    fn settle(&mut self, first: Wake, wakes: &mpsc::Receiver<Wake>) -> ControlFlow<()> {
+        self.take(first)?;
         let until = Instant::now() + SETTLE;
         while let Ok(wake) = wakes.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            self.take(wake);
+            self.take(wake)?;
         }
+        ControlFlow::Continue(())
     }
 
-    fn take(&mut self, wake: Wake) {
+    fn take(&mut self, wake: Wake) -> ControlFlow<()> {
         match wake {
             Wake::Configure(settings) => self.settings = settings,
             Wake::Switch(name, switch, reply) => {
                 let switched = self.switch(&name, switch);
                 self.switched.push((reply, switched));
             }
-            Wake::Look | Wake::Stop => {}
+            Wake::Judge => self.judge(),
+            Wake::Look => {}
+            Wake::Stop => return ControlFlow::Break(()),
         }
+        ControlFlow::Continue(())
     }
 
     /// Looks, loads what is new, and publishes if anything changed.
     pub(super) fn reconcile(&mut self) {
         self.watch.ensure(&self.directory);
+        self.judge();
         let files = self.look();
-        let mut changed = self.roll_back();
+        let mut changed = false;
         let names: Vec<Arc<str>> = self.wanted(&files);
         for name in &names {
             changed |= self.reconcile_one(name, files.get(name).map(|file| &file.content));
@@ -240,9 +250,8 @@ impl Reconciler {
         let known = self.known.entry(Arc::clone(name)).or_default();
         let serves = known.active.as_ref();
         let tried = serves.and_then(|active| active.trial.as_ref()).map(|trial| &trial.content.sha256);
-        let same = |active: &Arc<Generation>| {
-            active.sha256 == content.sha256 && *active.settings() == settings && !active.is_slow()
-        };
+        let same =
+            |active: &Arc<Generation>| active.sha256 == content.sha256 && *active.settings() == settings;
         if serves.is_some_and(same) && tried == next.as_ref().map(|next| &next.sha256) {
             known.refused = None;
             return false;
@@ -313,8 +322,7 @@ impl Reconciler {
         let began = Instant::now();
         let number = self.next_number;
         let sha256 = Arc::clone(&content.sha256);
-        let gives_way = self.is_slow(name, content, &settings);
-        let build = Build { name, content, settings: settings.clone(), number, gives_way };
+        let build = Build { name, content, settings: settings.clone(), number };
         match self.runtime.block_on(self.loader.load(build)) {
             Ok(mut generation) => {
                 self.next_number += 1;
@@ -325,13 +333,7 @@ impl Reconciler {
                 let kinds = generation.kinds();
                 let lane = generation.lane();
                 tracing::info!(plugin = &**name, generation = number, %sha256, ?kinds, lane, took = ?began.elapsed(), "plugin loaded");
-                let known = self.known.entry(Arc::clone(name)).or_default();
-                let before = known.previous.take();
-                known.replace(Arc::new(generation));
-                if gives_way {
-                    // It is the same build.
-                    known.previous = before;
-                }
+                self.known.entry(Arc::clone(name)).or_default().replace(Arc::new(generation));
                 true
             }
             Err(error) => {
@@ -341,21 +343,12 @@ impl Reconciler {
         }
     }
 
-    /// Whether this is the build that serves, and is to serve otherwise.
-    fn is_slow(&self, name: &str, content: &Content, settings: &Settings) -> bool {
-        let active = self.known.get(name).and_then(|known| known.active.as_ref());
-        let slow = active.filter(|active| active.is_slow() || active.lane() == "yielding");
-        slow.is_some_and(|slow| {
-            slow.sha256 == content.sha256 && slow.settings().deadline == settings.deadline
-        })
-    }
-
     fn load_next(&mut self, name: &Arc<str>, next: &Content, settings: &Settings) -> Option<Trial> {
         let own = Arc::<str>::from(format!("{name}@next"));
         let canary = settings.next.as_ref().map_or(0, |next| next.canary);
         let number = self.next_number;
         let alone = Settings { next: None, ..settings.clone() };
-        let build = Build { name: &own, content: next, settings: alone, number, gives_way: false };
+        let build = Build { name: &own, content: next, settings: alone, number };
         match self.runtime.block_on(self.loader.load_next(name, build, canary)) {
             Ok(trial) => {
                 self.next_number += 1;
@@ -467,7 +460,13 @@ impl Refused {
 
 impl Known {
     fn replace(&mut self, generation: Arc<Generation>) {
-        if let Some(before) = self.active.replace(generation) {
+        if let Some(trial) = &generation.trial {
+            trial.next.succeed(&generation);
+        }
+        if let Some(before) = self.active.replace(Arc::clone(&generation)) {
+            if generation.may_roll_back() {
+                generation.succeed(&before);
+            }
             self.draining.push(Arc::downgrade(&before));
             self.previous = Some(before);
         }

@@ -130,7 +130,7 @@ impl Solo {
     }
 
     fn build(&self, settings: Settings) -> Build<'_> {
-        Build { name: &self.name, content: &self.content, settings, number: 1, gives_way: false }
+        Build { name: &self.name, content: &self.content, settings, number: 1 }
     }
 
     fn refused(&self, error: impl std::fmt::Display) -> SoloError {

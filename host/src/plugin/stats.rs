@@ -22,6 +22,7 @@ pub(super) struct Families {
     latency: HistogramVec,
     instances: IntGaugeVec,
     memory: IntGaugeVec,
+    confined: IntGaugeVec,
     /// What becomes of next builds that are tried out.
     pub(super) next: IntCounterVec,
 }
@@ -39,7 +40,8 @@ impl Families {
             failures: IntCounterVec::new(
                 Opts::new(
                     "message_flow_plugin_failures_total",
-                    "Calls without an answer, by cause: error, trap, timeout, memory, instances, host.",
+                    "Calls without an answer, by cause: error, trap, timeout, memory, instances, confined, \
+                     host.",
                 ),
                 &["plugin", "generation", "cause"],
             )?,
@@ -59,6 +61,13 @@ impl Families {
                 Opts::new("message_flow_plugin_memory_bytes", "Linear memory of these instances."),
                 &by_generation,
             )?,
+            confined: IntGaugeVec::new(
+                Opts::new(
+                    "message_flow_plugin_confined",
+                    "1 while a plugin is called on threads of its own, for what it took of the workers' time.",
+                ),
+                &by_generation,
+            )?,
             next: IntCounterVec::new(
                 Opts::new(
                     "message_flow_plugin_next_total",
@@ -73,6 +82,7 @@ impl Families {
         registry.register(Box::new(families.latency.clone()))?;
         registry.register(Box::new(families.instances.clone()))?;
         registry.register(Box::new(families.memory.clone()))?;
+        registry.register(Box::new(families.confined.clone()))?;
         registry.register(Box::new(families.next.clone()))?;
         Ok(families)
     }
@@ -126,6 +136,7 @@ impl Stats {
             Cause::Deadline(..) => "timeout",
             Cause::Memory(_) => "memory",
             Cause::Instances(_) | Cause::Pool => "instances",
+            Cause::Confined => "confined",
             Cause::Host(_) => "host",
         };
         let [plugin, generation] = &self.labels;
@@ -145,6 +156,11 @@ impl Stats {
         (self.use_of.instances.load(Ordering::Relaxed), self.use_of.memory.load(Ordering::Relaxed))
     }
 
+    /// Whether it is called on threads of its own.
+    pub(super) fn set_confined(&self, confined: bool) {
+        self.families.confined.with_label_values(&self.labels).set(confined.into());
+    }
+
     /// Brings the gauges up to date, for a scrape.
     pub(super) fn refresh(&self) {
         let (instances, memory) = self.instances_and_memory();
@@ -156,13 +172,14 @@ impl Stats {
 impl Drop for Stats {
     fn drop(&mut self) {
         let [plugin, generation] = &self.labels;
-        for cause in ["error", "trap", "timeout", "memory", "instances", "host"] {
+        for cause in ["error", "trap", "timeout", "memory", "instances", "confined", "host"] {
             let _ =
                 self.families.failures.remove_label_values(&[plugin.as_str(), generation.as_str(), cause]);
         }
         let _ = self.families.calls.remove_label_values(&self.labels);
         let _ = self.families.latency.remove_label_values(&self.labels);
         let _ = self.families.instances.remove_label_values(&self.labels);
+        let _ = self.families.confined.remove_label_values(&self.labels);
         let _ = self.families.memory.remove_label_values(&self.labels);
     }
 }

@@ -171,7 +171,7 @@ impl Trial {
                 .map(|head| Box::new(ResponseHead { status: head.status, headers: head.headers.clone() })),
             event: message.event.clone(),
             body: None,
-            dry: false,
+            ..Message::default()
         })
     }
 

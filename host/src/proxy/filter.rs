@@ -9,7 +9,11 @@ use http_body_util::BodyExt;
 use super::{gather, plan::Plugin, reply::Reply, respond::Refusal, sources};
 use crate::{
     listener::{Connection, Phase, Watch},
-    plugin::{Body, CallError, Cause, Generation, OnError, Verdict, body, body::coding::Unreadable, message},
+    plugin::{
+        Body, CallError, Cause, Generation, OnError, Verdict, body,
+        body::coding::Unreadable,
+        message::{self, Place},
+    },
     upstream::RequestBody,
 };
 
@@ -50,7 +54,7 @@ pub(super) fn requests_at_once(
     let waits = |plugin: &Plugin| plugin.generation.as_ref().is_some_and(|generation| generation.may_wait());
     match passing.known.plan.request_filters.iter().any(waits) {
         true => None,
-        false => requests(passing, head, body).now_or_never(),
+        false => show_requests(passing, head, body, Place::WorkerAtOnce).now_or_never(),
     }
 }
 
@@ -60,7 +64,17 @@ pub(super) async fn requests(
     head: &mut Head<'_>,
     body: &mut RequestBody,
 ) -> Result<(), Refusal> {
+    show_requests(passing, head, body, Place::Worker).await
+}
+
+async fn show_requests(
+    passing: &Passing<'_>,
+    head: &mut Head<'_>,
+    body: &mut RequestBody,
+    place: Place,
+) -> Result<(), Refusal> {
     let mut message = head.show(passing);
+    message.place = place;
     let mut outcome = Ok(());
     for plugin in &passing.known.plan.request_filters {
         outcome = request(plugin, &mut message, body).await;

@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{
     listener::Connection,
-    plugin::{self, Message, generation::Decision, message::ClientId},
+    plugin::{
+        self, Message,
+        generation::Decision,
+        message::{ClientId, Place},
+    },
     resolve::{Asked, Cached, Health, OnError, Query, Rejection, Sources},
     table::{
         Assignments, Server, TableError,
@@ -247,7 +251,8 @@ pub(super) fn message(
         response: None,
         event: None,
         body: None,
-        dry: false,
+        place: if connection.is_some() { Place::Worker } else { Place::Elsewhere },
+        ..Message::default()
     }
 }
 

@@ -262,6 +262,7 @@ mod tests {
             sha256: Some(generation.to_string()),
             state,
             error: error.map(str::to_owned),
+            confined: None,
             lane: None,
             calls: 0,
             crashes: 0,

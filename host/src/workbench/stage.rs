@@ -55,7 +55,7 @@ pub(super) fn message(scenario: &Scenario) -> Result<Message, String> {
         response,
         event,
         body,
-        dry: false,
+        ..Message::default()
     })
 }
 

@@ -1,5 +1,5 @@
 //! A filter that reads bodies and says their length in the header `length`; the header `replace`
-//! has it send other bytes instead.
+//! has it send other bytes instead, and `fault: loop` has it never come to an end.
 
 use message_flow_sdk::{
     RequestFilter, ResponseFilter, Verdict, request, request_body, response, response_body,
@@ -9,6 +9,11 @@ struct Reader;
 
 impl RequestFilter for Reader {
     fn on_request() -> Result<Verdict, String> {
+        if request::header("fault").is_some_and(|fault| fault == "loop") {
+            loop {
+                std::hint::black_box(());
+            }
+        }
         match request_body::read(1 << 20) {
             Ok(body) => request::set_header("length", &body.len().to_string()),
             Err(error) => return Ok(Verdict::respond(413, format!("{error:?}"))),

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use message_flow::plugin::{
-    Decision, Generation, Message, OnError, Options, PluginState, Plugins, Settings, Verdict,
+    Decision, Generation, Message, OnError, Options, PluginState, Plugins, Settings, Verdict, message::Place,
 };
 use message_flow_tests::guests;
 
@@ -50,9 +50,9 @@ impl Host {
     }
 
     /// Waits until something was published, and fails when nothing is for twenty seconds.
-    async fn published(&self, act: impl FnOnce()) {
+    async fn published(&self, act: impl AsyncFnOnce()) {
         let mut changes = self.plugins.subscribe();
-        act();
+        act().await;
         let changed = tokio::time::timeout(Duration::from_secs(20), changes.changed()).await;
         changed.unwrap_or_else(|_| panic!("nothing published: {:#?}", self.plugins.status())).unwrap();
     }
@@ -182,7 +182,7 @@ async fn a_build_is_replaced_refused_and_removed_without_a_gap() {
         std::fs::write(&partial, bytes).unwrap();
         std::fs::rename(&partial, host.file("s")).unwrap();
     };
-    host.published(|| replace(&guests::marked("stamp", "two"))).await;
+    host.published(async || replace(&guests::marked("stamp", "two"))).await;
     let mut message = with(&[]);
     host.get("s").on_request(&mut message).await.unwrap();
     assert_eq!(message.headers["stamp"], "two");
@@ -204,7 +204,7 @@ async fn a_build_is_replaced_refused_and_removed_without_a_gap() {
     })
     .await;
 
-    host.published(|| std::fs::remove_file(host.file("s")).unwrap()).await;
+    host.published(async || std::fs::remove_file(host.file("s")).unwrap()).await;
     assert!(!host.plugins.current().by_name.contains_key("s"));
 }
 
@@ -213,7 +213,7 @@ async fn trapping(settings: Settings) -> (Host, u64) {
     let host = start(&[("s", settings)], &[("s", "stamp")]);
     let first = host.get("s").number();
     let trapper = guests::bytes("trapper");
-    host.published(|| std::fs::write(host.file("s"), trapper).unwrap()).await;
+    host.published(async || std::fs::write(host.file("s"), trapper).unwrap()).await;
     (host, first)
 }
 
@@ -233,7 +233,7 @@ fn error_of(host: &Host, state: PluginState) -> Option<String> {
 async fn a_build_that_crashes_at_once_is_rolled_back() {
     let (host, first) = trapping(Settings { rollback: Some(true), ..Settings::default() }).await;
     let bad = host.get("s");
-    host.published(|| {
+    host.published(async || {
         tokio::spawn(async move { call_for(&bad, 5).await });
     })
     .await;
@@ -243,12 +243,65 @@ async fn a_build_that_crashes_at_once_is_rolled_back() {
 }
 
 #[tokio::test]
-async fn one_client_judges_no_build() {
-    let (host, first) = trapping(Settings { rollback: Some(true), ..Settings::default() }).await;
-    call_for(&host.get("s"), 1).await;
+async fn a_client_whose_messages_crash_every_build_judges_none() {
+    let settings = Settings { rollback: Some(true), ..Settings::default() };
+    let host = start(&[("s", settings)], &[("s", "trapper")]);
+    let first = host.get("s").number();
+    let other = [guests::bytes("trapper"), b"\0\x03\x01xy".to_vec()].concat();
+    host.published(async || std::fs::write(host.file("s"), other).unwrap()).await;
+    let build = host.get("s");
+    for _ in 0..10 {
+        let mut message = Message { place: Place::Worker, ..with(&[]) };
+        build.on_request(&mut message).await.unwrap_err();
+    }
     host.plugins.look();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_ne!(host.get("s").number(), first, "one client had a build rolled back");
+}
+
+#[tokio::test]
+async fn the_build_before_one_that_crashes_answers_in_its_place() {
+    let (host, first) = trapping(Settings { rollback: Some(true), ..Settings::default() }).await;
+    let bad = host.get("s");
+    let ask = async || {
+        let mut message = Message { place: Place::Worker, ..with(&[("kept", "yes")]) };
+        let verdict = bad.on_request(&mut message).await;
+        assert_eq!(message.headers["kept"], "yes");
+        assert_eq!(message.headers.contains_key("stamp"), verdict.is_ok());
+        verdict
+    };
+    host.published(async || {
+        assert_eq!(ask().await.unwrap(), Verdict::Forward, "nothing is lost");
+        assert_eq!(ask().await.unwrap(), Verdict::Forward, "nothing is lost");
+    })
+    .await;
+    assert_eq!(host.get("s").number(), first, "two crashes were enough");
+    let error = error_of(&host, PluginState::Failed).unwrap();
+    assert!(error.contains("2 of its first 2 calls") && error.contains("answered 2 of these"), "{error}");
+    // Messages that began with it have the build before it from then on.
+    assert_eq!(ask().await.unwrap(), Verdict::Forward);
+}
+
+#[tokio::test]
+async fn a_call_that_had_an_effect_is_not_made_again() {
+    let settings = Settings { rollback: Some(true), ..Settings::default() };
+    let host = start(&[("s", settings)], &[("s", "counter")]);
+    let first = host.get("s").number();
+    host.published(async || std::fs::write(host.file("s"), guests::bytes("spoiler")).unwrap()).await;
+    let bad = host.get("s");
+    let ask = async || {
+        let mut message = Message { place: Place::Worker, ..with(&[]) };
+        let verdict = bad.on_request(&mut message).await;
+        verdict.map(|_| message.headers["count"].to_str().unwrap().to_owned())
+    };
+    host.published(async || {
+        for _ in 0..3 {
+            assert!(ask().await.unwrap_err().to_string().contains("it trapped"), "nobody else is asked");
+        }
+    })
+    .await;
+    assert_eq!(host.get("s").number(), first, "three crashes without a success were enough");
+    assert_eq!(ask().await.unwrap(), "4", "each of these three counted once");
 }
 
 #[tokio::test]
@@ -266,30 +319,55 @@ async fn a_filter_that_protects_is_rolled_back_by_an_operator_alone() {
 }
 
 #[tokio::test]
-async fn a_build_that_misses_its_deadline_again_and_again_gives_way() {
-    let settings = Settings { deadline: Some(Duration::from_millis(300)), ..Settings::default() };
-    let host = start(&[("f", settings)], &[("f", "faulty")]);
-    let faulty = host.get("f");
-    assert_eq!(faulty.lane(), "direct");
-    for _ in 0..5 {
-        error(&faulty, &[("fault", "loop")]).await;
+async fn a_build_that_takes_too_much_of_the_workers_time_runs_beside_others() {
+    let settings =
+        Settings { deadline: Some(Duration::from_millis(300)), instances: 3, ..Settings::default() };
+    // The same module without and with the component model around it, and one that reads bodies.
+    let names = ["f", "c", "r"];
+    let faulty = guests::bytes("faulty");
+    let encoder = wit_component::ComponentEncoder::default().validate(true).module(&faulty);
+    let component = encoder.and_then(|mut encoder| encoder.encode()).unwrap();
+    let reader = guests::bytes("reader");
+    let host = start_with(
+        &names.map(|name| (name, settings.clone())),
+        &[("f", &faulty), ("c", &component), ("r", &reader)],
+    );
+    for (name, lane) in [("f", "direct"), ("c", "sync"), ("r", "async")] {
+        let build = host.get(name);
+        assert_eq!(build.lane(), lane);
+        let worker = |fault| Message { place: Place::Worker, ..with(&[("fault", fault)]) };
+        let is_confined = || {
+            let status = host.plugins.status();
+            status.iter().any(|status| status.name == name && status.confined.is_some())
+        };
+        assert!(!build.may_wait() || lane == "async");
+        for _ in 0..2 {
+            build.on_request(&mut worker("loop")).await.unwrap_err();
+        }
+        assert!(is_confined() && build.may_wait(), "{lane}");
+        let over = std::cell::Cell::new(false);
+        let looping = async {
+            let error = build.on_request(&mut worker("loop")).await.unwrap_err().to_string();
+            over.set(true);
+            error
+        };
+        let other = async {
+            tokio::task::yield_now().await;
+            !over.get()
+        };
+        let (looped, went_on) = tokio::join!(looping, other);
+        assert!(looped.contains("its deadline of 300ms"), "{looped}");
+        assert!(went_on, "{lane}: others had to wait for it");
+        let mut message = worker("");
+        build.on_request(&mut message).await.unwrap();
+        assert!(message.headers.contains_key("fault"), "{lane}: the message came back");
+        // No more than three may run or wait.
+        let all = futures_util::future::join_all(
+            (0..8).map(|_| async { build.on_request(&mut worker("loop")).await.unwrap_err().to_string() }),
+        );
+        let refused = all.await.into_iter().filter(|error| error.contains("threads of its own")).count();
+        assert!(refused >= 5, "{lane}: {refused} of 8 were refused");
     }
-    wait_until(|| host.get("f").lane() == "yielding").await;
-    let faulty = host.get("f");
-    let over = std::cell::Cell::new(false);
-    let looping = async {
-        let error = error(&faulty, &[("fault", "loop")]).await;
-        over.set(true);
-        error
-    };
-    let other = async {
-        tokio::task::yield_now().await;
-        !over.get()
-    };
-    let (looped, went_on) = tokio::join!(looping, other);
-    assert!(looped.contains("its deadline of 300ms"), "{looped}");
-    assert!(went_on, "others had to wait for it");
-    faulty.on_request(&mut with(&[])).await.unwrap();
 }
 
 #[tokio::test]
@@ -313,8 +391,8 @@ async fn what_is_gone_for_a_moment_goes_on() {
     std::fs::write(host.file("s"), "").unwrap();
     goes_on("a file that is torn").await;
     // Another directory in its place is watched as this one was.
-    host.published(|| std::fs::write(host.file("s"), guests::marked("stamp", "two")).unwrap()).await;
-    host.published(|| std::fs::remove_dir_all(&directory).unwrap()).await;
+    host.published(async || std::fs::write(host.file("s"), guests::marked("stamp", "two")).unwrap()).await;
+    host.published(async || std::fs::remove_dir_all(&directory).unwrap()).await;
     assert!(!host.plugins.current().by_name.contains_key("s"), "what stays gone is unloaded");
 }
 

@@ -96,11 +96,13 @@ fn state_reads(linker: &mut Linker<Guest>) -> Linked {
 
 fn state_writes(linker: &mut Linker<Guest>) -> Linked {
     let mut functions = interface(linker, "state")?;
-    functions.func_wrap("set", |store: Store<'_>, (key, value): (WasmStr, WasmList<u8>)| {
+    functions.func_wrap("set", |mut store: Store<'_>, (key, value): (WasmStr, WasmList<u8>)| {
+        acts(&mut store);
         let (key, value) = (key.to_str(&store)?, value.as_le_slice(&store));
         Ok((state_of(&store).set(&key, value).map_err(lower),))
     })?;
     functions.func_wrap("delete", |mut store: Store<'_>, (key,): (WasmStr,)| {
+        acts(&mut store);
         let deleted = state_of(&store).delete(&key.to_str(&store)?);
         if let Err(error) = &deleted {
             let reason = format!("state.delete: {error}");
@@ -110,13 +112,16 @@ fn state_writes(linker: &mut Linker<Guest>) -> Linked {
     })?;
     functions.func_wrap(
         "swap",
-        |store: Store<'_>, (key, expected, value): (WasmStr, Option<WasmList<u8>>, Option<WasmList<u8>>)| {
+        |mut store: Store<'_>,
+         (key, expected, value): (WasmStr, Option<WasmList<u8>>, Option<WasmList<u8>>)| {
+            acts(&mut store);
             let (expected, value) = (bytes(&store, expected.as_ref()), bytes(&store, value.as_ref()));
             let key = key.to_str(&store)?;
             Ok((state_of(&store).swap(&key, expected, value).map_err(lower),))
         },
     )?;
-    functions.func_wrap("add", |store: Store<'_>, (key, amount, ttl): (WasmStr, i64, Option<u64>)| {
+    functions.func_wrap("add", |mut store: Store<'_>, (key, amount, ttl): (WasmStr, i64, Option<u64>)| {
+        acts(&mut store);
         Ok((state_of(&store).add(&key.to_str(&store)?, amount, ttl).map_err(lower),))
     })?;
     functions.func_wrap(
@@ -141,6 +146,7 @@ fn apply(
     changes: &WasmList<Lifted>,
     expected: &WasmList<Lifted>,
 ) -> Result<Applied, wasmtime::Error> {
+    acts(&mut store);
     let (changes, expected) = (lifted(&mut store, changes)?, lifted(&mut store, expected)?);
     let (changes, expected) = (cells(&store, &changes)?, cells(&store, &expected)?);
     Ok((state_of(&store).apply(&borrow(&changes), &borrow(&expected)).map_err(lower),))
@@ -162,6 +168,11 @@ fn cells<'a>(store: &'a Store<'_>, lifted: &'a [Lifted]) -> Result<Vec<There<'a>
 
 fn borrow<'a>(cells: &'a [There<'_>]) -> Vec<Cell<'a>> {
     cells.iter().map(|(key, value)| Cell { key, value: *value }).collect()
+}
+
+/// The call at hand changes something that outlasts it.
+fn acts(store: &mut Store<'_>) {
+    store.data_mut().message.acted = true;
 }
 
 fn state_of<'a>(store: &'a Store<'_>) -> Seen<'a> {

@@ -22,8 +22,15 @@ impl Reconciler {
         }
     }
 
+    /// Has what follows from crashes take effect, before any file is looked at.
+    pub(super) fn judge(&mut self) {
+        if self.roll_back() {
+            self.show(true);
+        }
+    }
+
     /// Brings back what served before a build that crashed at once, or that an operator took back.
-    pub(super) fn roll_back(&mut self) -> bool {
+    fn roll_back(&mut self) -> bool {
         self.end_trials();
         let mut changed = false;
         for (name, known) in &mut self.known {
@@ -72,7 +79,11 @@ impl Reconciler {
 
 fn rolled_back(unfit: &Generation) -> String {
     let (calls, crashes) = unfit.stats.calls_and_crashes();
-    format!("rolled back: {crashes} of its first {calls} calls trapped or exceeded a limit")
+    let answered = match unfit.answered_by_earlier() {
+        0 => String::new(),
+        answered => format!("; the build before it answered {answered} of these messages"),
+    };
+    format!("rolled back: {crashes} of its first {calls} calls trapped or exceeded a limit{answered}")
 }
 
 /// Why a build goes on that crashed at once, and what can be done about it.

@@ -6,10 +6,7 @@
 //! files, and a component with a grant for sockets is on the other lane. Who sleeps holds its
 //! thread, as who computes does, until its deadline at most.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use wasmtime::{
@@ -29,7 +26,7 @@ use wasmtime_wasi::{
 };
 use wasmtime_wasi_io::bindings::wasi::io::{poll as waiting_poll, streams as waiting_streams};
 
-use crate::plugin::guest::Guest;
+use crate::plugin::{guest::Guest, meter};
 
 /// What WASI is answered with.
 struct AtOnce<'a> {
@@ -86,7 +83,7 @@ impl AtOnce<'_> {
             if Instant::now() >= self.until {
                 return Err(Trap::Interrupt.into());
             }
-            thread::sleep(NAP);
+            meter::sleep(NAP);
         }
     }
 
