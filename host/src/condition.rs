@@ -25,6 +25,8 @@ pub enum Name {
     TableRecords,
     /// The routing table refuses what operators and services write.
     TableFull,
+    /// What should last is not kept: the data directory was deleted, or its disk takes nothing.
+    Data,
     /// A task that should run for as long as the process ended.
     Tasks,
     /// Lines of the log were lost.
@@ -33,8 +35,15 @@ pub enum Name {
 
 impl Name {
     /// Every name.
-    pub const ALL: [Self; 6] =
-        [Self::Configuration, Self::TableStale, Self::TableRecords, Self::TableFull, Self::Tasks, Self::Log];
+    pub const ALL: [Self; 7] = [
+        Self::Configuration,
+        Self::TableStale,
+        Self::TableRecords,
+        Self::TableFull,
+        Self::Data,
+        Self::Tasks,
+        Self::Log,
+    ];
 
     /// As `/ready` and the metrics write it.
     pub fn word(self) -> &'static str {
@@ -43,6 +52,7 @@ impl Name {
             Self::TableStale => "table-stale",
             Self::TableRecords => "table-records",
             Self::TableFull => "table-full",
+            Self::Data => "data",
             Self::Tasks => "tasks",
             Self::Log => "log",
         }

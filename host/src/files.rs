@@ -4,11 +4,14 @@
 //! owner alone (0700), and files too (0600).
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    path::Path,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 /// Of a directory that is its owner's alone.
 const DIRECTORY: u32 = 0o700;
@@ -69,6 +72,59 @@ pub fn sweep(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The name of a file that is being written and then put in the place of another; [`sweep`] removes what is left of it.
+/// Two that write the same file at once do not write into each other's.
+pub fn partial(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{:08x}{PARTIAL}", rand::random::<u32>()))
+}
+
+/// A directory that is one process's, by a lock on the file `lock` in it, for as long as this or a copy of it is.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    path: Arc<Path>,
+    file: Arc<Mutex<File>>,
+}
+
+impl Hold {
+    /// Takes a directory, which is made if it is not there; none: another process has it.
+    pub fn take(directory: &Path) -> io::Result<Option<Self>> {
+        make_directory(directory)?;
+        let path = directory.join("lock");
+        let file = lock(&path)?;
+        Ok(file.map(|file| Self { path: path.into(), file: Arc::new(Mutex::new(file)) }))
+    }
+
+    /// Whether the directory is in its place. One that was deleted or renamed is another process's to take.
+    pub fn holds(&self) -> bool {
+        let identity = |file: Metadata| (file.dev(), file.ino());
+        let mine = self.file.lock().metadata().map(identity);
+        matches!((mine, fs::symlink_metadata(&self.path).map(identity)), (Ok(mine), Ok(there)) if mine == there)
+    }
+
+    /// Makes a directory that was deleted again, and takes it. Fails if another process has it by now.
+    pub fn secure(&self) -> io::Result<()> {
+        if self.holds() {
+            return Ok(());
+        }
+        make_directory(self.path.parent().unwrap_or(Path::new(".")))?;
+        let taken = lock(&self.path)?;
+        let taken =
+            taken.ok_or_else(|| io::Error::other("the data directory was made again by another process"))?;
+        *self.file.lock() = taken;
+        Ok(())
+    }
+}
+
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).write(true).mode(FILE).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     place(path, |partial| fill(partial, bytes, mode)?.sync_all())?;
     // A rename is there after a power failure only once its directory was synced.
@@ -78,9 +134,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 /// Puts a file that `fill` makes elsewhere in its place.
 fn place(path: &Path, fill: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
-    // Two that write the same file at once do not write into each other's; the later rename wins.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.{:08x}{PARTIAL}", rand::random::<u32>()));
+    let partial = partial(path);
     let written = fill(&partial).and_then(|()| fs::rename(&partial, path));
     if written.is_err() {
         // What is wrong is said by the error at hand.

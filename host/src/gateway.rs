@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::{
     sync::{Mutex, Semaphore, mpsc, watch},
     task::JoinSet,
@@ -28,6 +28,7 @@ use crate::{
     config::{Config, Overrides, reload},
     discovery::{self, Discovery},
     drain::{self, Drained, Trigger},
+    files::Hold,
     listener::ListenerOptions,
     own::Own,
     plugin::{self, Plugins, table::TablePlugin},
@@ -66,7 +67,7 @@ pub struct Gateway {
     leave: Trigger,
     drain: Trigger,
     tasks: JoinSet<()>,
-    _data: Data,
+    _data: Arc<Data>,
 }
 
 impl Gateway {
@@ -74,7 +75,7 @@ impl Gateway {
     /// the table was read (or given up on for now), and both listeners accept.
     pub async fn start(config: Config, source: Source) -> anyhow::Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let data = Data::open(&config.data.dir)?;
+        let data = Arc::new(Data::open(&config.data.dir)?);
         let listener = proxy::listener_options(&config.proxy);
         let shares = descriptors::divide(&config, listener.worker_count());
         let api_listener = api::Listener::bind(&config.api, shares.api).await?;
@@ -82,7 +83,10 @@ impl Gateway {
         let registry = telemetry::registry();
         make_plugins_directory(&config.plugins.dir);
         let supervisor = supervisor(&registry)?;
-        let plugins = start_plugins(&config, &registry, &supervisor).await?;
+        let plugins = start_plugins(&config, Some(data.hold.clone()), &registry, &supervisor).await?;
+        if let Some(damage) = plugins.damaged_state(&config.table.adapter) {
+            bail!("the routing table cannot be read: {damage}");
+        }
         plugins.prepare_scripts();
         let router = config.router.id.clone().map_or_else(|| data.router_id(), Ok)?;
         let options = mapping::table_options(&config, &router, api_address, &supervisor);
@@ -129,7 +133,12 @@ impl Gateway {
         };
         let tasks =
             Tasks { api: (Arc::new(api_listener), state), routing, routes, webhooks: (sources, webhooks) };
-        let tasks = tasks.spawn(&supervisor);
+        let mut tasks = tasks.spawn(&supervisor);
+        tasks.spawn({
+            let (data, plugins, table) = (Arc::clone(&data), Arc::clone(&plugins), Arc::clone(&table));
+            let watch = move || Arc::clone(&data).watch(Arc::clone(&plugins), Arc::clone(&table));
+            supervisor.clone().keep("data", watch)
+        });
         Ok(Self {
             supervisor,
             config,
@@ -247,12 +256,14 @@ fn make_plugins_directory(directory: &Path) {
 /// Loading plugins blocks, so it is done beside the runtime.
 async fn start_plugins(
     config: &Config,
+    hold: Option<Hold>,
     registry: &prometheus::Registry,
     supervisor: &Supervisor,
 ) -> anyhow::Result<Arc<Plugins>> {
     let options = plugin::Options {
         directory: config.plugins.dir.clone(),
         data: config.data.dir.clone(),
+        hold,
         interval: config.plugins.interval,
         settings: mapping::plugin_settings(config),
         runtime: tokio::runtime::Handle::current(),

@@ -45,13 +45,14 @@
 //! | [`path`], [`authority`] | paths in normal form; `host:port` |
 //! | [`forbidden`], [`own`], [`pace`] | addresses that are never dialled, and this router's; log lines that would repeat |
 //! | [`text`], [`json`], [`files`] | texts of others, as logs and errors show them; JSON that says each thing once; files written whole |
+//! | [`durable`] | records and documents that are read back as they were written, or named |
 //!
 //! Left may know right: `main → gateway → all`; `api → table, discovery,
 //! plugin`; `discovery → table`; `proxy → resolve, table,
 //! upstream`, and what `plugin` shows of itself. [`resolve`] knows the types of [`table`] and
 //! nothing else; `listener → http1, http2`, `upstream → http1, http2`, `http2 → http1`; [`token`],
 //! [`http1`], `grpc`, [`units`], [`fields`], [`path`], [`authority`], [`forbidden`], [`own`], [`pace`], [`text`],
-//! [`json`], [`files`] and [`condition`] know nobody, and [`table`] only such leaves; whatever has tasks knows
+//! [`json`], [`files`] and [`condition`] know nobody, [`durable`] only [`files`], and [`table`] only such leaves; whatever has tasks knows
 //! [`supervise`]. A test holds this.
 //!
 //! # What always holds
@@ -87,6 +88,7 @@ pub mod condition;
 pub mod config;
 pub mod discovery;
 pub mod drain;
+pub mod durable;
 pub mod fields;
 pub mod files;
 pub mod forbidden;

@@ -94,6 +94,8 @@ pub struct Options {
     pub directory: PathBuf,
     /// Where compiled code and durable state are kept.
     pub data: PathBuf,
+    /// Of that directory; none: nobody else comes near.
+    pub hold: Option<crate::files::Hold>,
     /// How often the directory is looked at without a hint.
     pub interval: Duration,
     /// `[plugin.NAME]`, by name.
@@ -129,7 +131,7 @@ impl Plugins {
         let published = Arc::new(Published::new());
         let (wakes, receiver) = mpsc::sync_channel(64);
         let watch = Watch::new(&options.directory, wakes.clone());
-        let mut loader = load::Loader::new(&options.data, registry, options.runtime)?;
+        let mut loader = load::Loader::new(&options.data, options.hold, registry, options.runtime)?;
         loader.nudge = Some(wakes.clone());
         let loader = Arc::new(loader);
         let uses = Arc::<OnceLock<Uses>>::default();
@@ -188,6 +190,16 @@ impl Plugins {
     /// What is loaded now.
     pub fn current(&self) -> Arc<PluginSet> {
         self.published.current()
+    }
+
+    /// What is wrong with what a plugin kept on disk, if that is why it was not loaded.
+    pub fn damaged_state(&self, name: &str) -> Option<String> {
+        self.loader.states.damaged(name)
+    }
+
+    /// Why durable states take no changes now, each with its plugin.
+    pub fn state_failures(&self) -> Vec<(String, Arc<str>)> {
+        self.loader.states.failures()
     }
 
     /// Changes whenever [`Self::current`] does.

@@ -46,7 +46,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{condition::Name, supervise::Supervisor};
+use crate::{condition::Name, durable::whole::Unreadable, supervise::Supervisor};
 
 use adapter::{Change, ClientRecord, Entry, Revision};
 use following::Next;
@@ -264,7 +264,14 @@ impl Table {
         if !matches!(timeout(LEAVE, announcing::leave(&self.shared)).await, Ok(Ok(()))) {
             tracing::debug!("this router's record was not removed");
         }
-        if let Some(saved) = self.saved.as_ref().filter(|_| self.status().borrow().is_ready()) {
+        if self.status().borrow().is_ready() {
+            self.save().await;
+        }
+    }
+
+    /// Saves the view now, where it is saved at all.
+    pub async fn save(&self) {
+        if let Some(saved) = &self.saved {
             saved::save(saved, self.view(), &self.shared.stats).await;
         }
     }
@@ -318,12 +325,11 @@ impl Shared {
         self.failed(&error);
         match saved.map(Saved::load) {
             Some(Ok((entries, revision))) => self.boot(&entries, revision, &error),
-            Some(Err(saved::Unusable::Absent(_))) | None => {
+            Some(Err(saved::Unusable::File(Unreadable::Absent(_)))) | None => {
                 tracing::error!(%error, "the routing table cannot be read and no view was saved; trying on");
             }
             Some(Err(unusable)) => {
-                let cause = std::error::Error::source(&unusable).map(ToString::to_string);
-                tracing::error!(%error, %unusable, cause, "the routing table cannot be read, nor the view saved last");
+                tracing::error!(%error, %unusable, "the routing table cannot be read, nor the view saved last");
             }
         }
         Next::Snapshot

@@ -149,6 +149,7 @@ impl Bench {
         let options = Options {
             directory: plugins.clone(),
             data: self.directory.join("data"),
+            hold: None,
             interval: Duration::from_secs(3600),
             settings: BTreeMap::new(),
             runtime: self.runtime.handle().clone(),

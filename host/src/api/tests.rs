@@ -64,6 +64,7 @@ async fn start(config: &str) -> Api {
     let options = plugin::Options {
         directory: dir.path().join("plugins"),
         data: dir.path().to_owned(),
+        hold: None,
         interval: Duration::from_secs(60),
         settings: std::collections::BTreeMap::new(),
         runtime: tokio::runtime::Handle::current(),

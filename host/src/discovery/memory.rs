@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Discovery;
 use crate::{
-    files,
+    durable::whole,
     table::{ServiceId, adapter::Revision, hash},
 };
 
@@ -77,17 +76,15 @@ impl Memory {
 
     /// What was known at the end of the run before, if that was with the same table.
     pub(super) fn load(&self) -> Option<Known> {
-        let text = fs::read(&self.file).ok()?;
-        let document: Document<Known> = serde_json::from_slice(&text)
-            .inspect_err(|error| tracing::info!(file = %self.file.display(), %error, "not what was written here: services that come back are told everything"))
-            .ok()?;
+        // Without it, services that come back are told everything.
+        let document: Document<Known> = whole::load_or_set_aside(&self.file).ok()?;
         (document.table == self.table).then_some(document.known)
     }
 
     /// Replaces what is kept.
     async fn save(&self, known: Known) {
         let (file, document) = (self.file.clone(), Document { table: self.table, known });
-        let write = move || -> io::Result<()> { files::replace(&file, &serde_json::to_vec(&document)?) };
+        let write = move || whole::save(&file, &document);
         if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
             tracing::warn!(file = %self.file.display(), %error, "cannot write; check the data directory");
         }
@@ -192,7 +189,7 @@ mod tests {
         memory.save(Known { horizon: Horizon::at(7), offers: offers.clone() }).await;
         assert_eq!(memory.load().unwrap().offers, offers);
         assert!(other.load().is_none());
-        fs::write(&memory.file, "{").unwrap();
+        std::fs::write(&memory.file, "{").unwrap();
         assert!(memory.load().is_none());
     }
 }

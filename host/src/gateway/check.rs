@@ -25,7 +25,7 @@ pub async fn check(config: &Config) -> anyhow::Result<Findings> {
     let scratch = Scratch::new()?;
     let mut config = config.clone();
     config.data.dir = scratch.path().to_owned();
-    let plugins = start_plugins(&config, &prometheus::Registry::new(), &Supervisor::default()).await?;
+    let plugins = start_plugins(&config, None, &prometheus::Registry::new(), &Supervisor::default()).await?;
     let set = plugins.current();
     let mut names: Vec<String> = set.by_name.keys().map(ToString::to_string).collect();
     names.sort_unstable();

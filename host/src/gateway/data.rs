@@ -2,61 +2,115 @@
 //! restart.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::ErrorKind,
+    fs,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 
-use crate::files;
+use crate::{
+    condition::Name,
+    durable::{
+        DAMAGED,
+        whole::{self, Unreadable},
+    },
+    files::{self, Hold},
+    plugin::Plugins,
+    table::Table,
+};
+
+/// So often it is looked whether the directory is still there.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What lies in it, written by this module and by those that know the rest: `table`, `discovery`, `plugin`.
-const OURS: [&str; 7] = ["lock", "router-id", "view.json", "told.json", "compiled", "replaced", "state"];
+const OURS: [&str; 8] =
+    ["lock", "router-id", "view.json", "told.json", "compiled", "replaced", "state", "high-water"];
 
 /// The directory, held as long as this is.
 pub(super) struct Data {
     directory: PathBuf,
-    _lock: File,
+    pub(super) hold: Hold,
+    router: OnceLock<String>,
 }
 
 impl Data {
     pub(super) fn open(directory: &Path) -> anyhow::Result<Self> {
         let shown = directory.display();
-        files::make_directory(directory)
-            .with_context(|| format!("cannot make the data directory {shown}"))?;
-        let path = directory.join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = file.with_context(|| format!("cannot write to the data directory {shown}"))?;
-        match file.try_lock() {
-            Ok(()) => {
-                keep_to_ourselves(directory)
-                    .with_context(|| format!("cannot look into the data directory {shown}"))?;
-                Ok(Self { directory: directory.to_owned(), _lock: file })
-            }
-            Err(TryLockError::WouldBlock) => {
-                bail!(
-                    "the data directory {shown} is in use by another process; name another with `[data] dir` or --data"
-                )
-            }
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {shown}")),
-        }
+        let hold =
+            Hold::take(directory).with_context(|| format!("cannot write to the data directory {shown}"))?;
+        let Some(hold) = hold else {
+            bail!(
+                "the data directory {shown} is in use by another process; name another with `[data] dir` or --data"
+            )
+        };
+        keep_to_ourselves(directory)
+            .with_context(|| format!("cannot look into the data directory {shown}"))?;
+        Ok(Self { directory: directory.to_owned(), hold, router: OnceLock::new() })
     }
 
     /// Made at the first start, the same from then on.
     pub(super) fn router_id(&self) -> anyhow::Result<String> {
-        let path = self.directory.join("router-id");
-        match fs::read_to_string(&path) {
-            Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-            Ok(_) | Err(_) => {}
+        if let Some(id) = self.router.get() {
+            return Ok(id.clone());
         }
-        let id = format!("router-{:016x}", rand::random::<u64>());
-        files::replace(&path, id.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(id)
+        let path = self.directory.join("router-id");
+        let id = match former_router_id(&path) {
+            Some(id) => id,
+            None => match whole::load_or_set_aside::<String>(&path) {
+                Ok(id) => return Ok(self.router.get_or_init(|| id).clone()),
+                Err(Unreadable::Io { path, source }) => {
+                    return Err(source).with_context(|| format!("cannot read {}", path.display()));
+                }
+                Err(_) => format!("router-{:016x}", rand::random::<u64>()),
+            },
+        };
+        whole::save(&path, &id).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(self.router.get_or_init(|| id).clone())
     }
+
+    /// Looks whether the directory is still there and its disk takes what should last; says so if not, and makes a
+    /// directory that was deleted again.
+    pub(super) async fn watch(self: Arc<Self>, plugins: Arc<Plugins>, table: Arc<Table>) {
+        let conditions = table.tasks().conditions().clone();
+        loop {
+            let gone = !self.hold.holds();
+            if gone && let Err(error) = self.make_again(&table).await {
+                let directory = self.directory.display();
+                conditions.raise(Name::Data, format!("the data directory {directory} was deleted: {error}"));
+            } else {
+                let failures = plugins.state_failures();
+                let failures: Vec<_> =
+                    failures.iter().map(|(plugin, why)| format!("state of plugin {plugin}: {why}")).collect();
+                match failures.is_empty() {
+                    true => drop(conditions.clear(Name::Data)),
+                    false => conditions.raise(Name::Data, failures.join("; ")),
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What was compiled and what was replaced is not made again until it is needed.
+    async fn make_again(&self, table: &Table) -> anyhow::Result<()> {
+        let directory = self.directory.display();
+        self.hold.secure()?;
+        tracing::error!(%directory, "the data directory was deleted or renamed while it was in use; it was made again, and what is known is written into it");
+        if let Some(id) = self.router.get() {
+            whole::save(&self.directory.join("router-id"), id)?;
+        }
+        table.save().await;
+        Ok(())
+    }
+}
+
+/// The id as an earlier version kept it: nothing else in the file.
+fn former_router_id(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let digits = text.trim().strip_prefix("router-")?;
+    let made = digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    made.then(|| text.trim().to_owned())
 }
 
 /// Takes what is ours from everybody else, and the directory too unless something else lies in it, which others may
@@ -66,7 +120,10 @@ fn keep_to_ourselves(directory: &Path) -> std::io::Result<()> {
     let mut alone = true;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if !OURS.iter().any(|ours| entry.file_name() == *ours) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let name = name.strip_suffix(DAMAGED).unwrap_or(&name);
+        if !OURS.contains(&name) {
             alone = false;
         } else if let Err(error) = files::make_private(&entry.path()) {
             tracing::warn!(path = %entry.path().display(), %error, "others may read this");

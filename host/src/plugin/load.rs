@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use wasmtime::component::{Component, Linker};
 
+use crate::files::Hold;
+
 use super::{
     CallError, Generation, Kind, Settings,
     aside::Aside,
@@ -62,7 +64,7 @@ pub(super) struct Loader {
     waiting: Arc<Linker<Guest>>,
     direct: direct::Host,
     cache: Arc<Cache>,
-    states: Arc<StateStores>,
+    pub(super) states: Arc<StateStores>,
     clusters: Arc<Clusters>,
     families: Families,
     aside: Arc<Aside>,
@@ -101,9 +103,14 @@ const TABLE_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Loader {
     /// Background tasks of capabilities live on `runtime`.
-    pub(super) fn new(data: &Path, registry: &prometheus::Registry, runtime: Handle) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        data: &Path,
+        hold: Option<Hold>,
+        registry: &prometheus::Registry,
+        runtime: Handle,
+    ) -> anyhow::Result<Self> {
         let (engine, ticker) = engine::new()?;
-        let states = Arc::new(StateStores::new(data));
+        let states = Arc::new(StateStores::new(data, hold));
         let clusters = Arc::<Clusters>::default();
         let clients = Arc::clone(&clusters);
         let clients = move || {

@@ -78,7 +78,7 @@ impl Solo {
     pub fn open(file: &Path, data: &Path, runtime: Handle) -> Result<Self, SoloError> {
         let (name, format) = directory::plugin_name(file).ok_or_else(|| SoloError::Name(file.to_owned()))?;
         let bytes = std::fs::read(file).map_err(|error| SoloError::Read(file.to_owned(), error))?;
-        let loader = Loader::new(data, &prometheus::Registry::new(), runtime);
+        let loader = Loader::new(data, None, &prometheus::Registry::new(), runtime);
         let loader = loader.map_err(|error| SoloError::Host(format!("{error:#}")))?;
         let sha256 = sha256(&bytes);
         Ok(Self { loader, name, content: Content { bytes: bytes.into(), sha256, format } })

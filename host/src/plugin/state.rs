@@ -5,11 +5,12 @@
 //! the truth. A durable store writes changes behind and lets the caller of a guest wait for them
 //! ([`StateStore::wait_durable`]), so that many calls share one sync to disk.
 //!
-//! It knows nothing of guests and wasmtime; only `state/disk.rs` names the embedded database.
+//! It knows nothing of guests and wasmtime.
 
 mod clock;
 mod disk;
 mod entries;
+mod former;
 pub(super) mod imagined;
 mod journal;
 mod store;

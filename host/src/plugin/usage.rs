@@ -113,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn says_what_is_used() {
         let directory = tempfile::tempdir().unwrap();
-        let states = Arc::new(StateStores::new(directory.path()));
+        let states = Arc::new(StateStores::new(directory.path(), None));
         let store = states.open("limit", StateOptions { limit: 100, durable: false }).unwrap();
         store.set("key", b"value").unwrap();
         let nowhere = EtcdSettings::new(|key| (key == "endpoints").then_some("http://127.0.0.1:1")).unwrap();

@@ -1,6 +1,6 @@
 //! The last known view on disk, so that a router can start while the table is away.
 
-use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -9,7 +9,10 @@ use super::{
     Stats, View,
     adapter::{Entry, Revision},
 };
-use crate::files;
+use crate::{
+    durable::whole::{self, Unreadable},
+    files,
+};
 
 /// Changes within this time are saved together.
 const COALESCE: Duration = Duration::from_secs(1);
@@ -39,12 +42,8 @@ struct SavedEntry {
 /// Why a saved view cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
-    #[error("no view was saved at {0}")]
-    Absent(PathBuf),
-    #[error("cannot read {path}")]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{path} is not a saved view; delete it")]
-    Parse { path: PathBuf, source: serde_json::Error },
+    #[error(transparent)]
+    File(#[from] Unreadable),
     #[error("{path} was saved with the adapter `{was}`, not `{is}`")]
     Foreign { path: PathBuf, was: String, is: String },
 }
@@ -57,15 +56,7 @@ impl Saved {
     /// The entries of the last known view.
     pub(super) fn load(&self) -> Result<(Vec<Entry>, Revision), Unusable> {
         let path = self.path();
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Absent(path)),
-            Err(source) => return Err(Unusable::Read { path, source }),
-        };
-        let document: Document = match serde_json::from_slice(&text) {
-            Ok(document) => document,
-            Err(source) => return Err(Unusable::Parse { path, source }),
-        };
+        let document: Document = whole::load_or_set_aside(&path)?;
         if document.adapter != self.adapter {
             return Err(Unusable::Foreign { path, was: document.adapter, is: self.adapter.clone() });
         }
@@ -82,7 +73,7 @@ impl Saved {
             entries: view.entries().into_iter().map(entry).collect(),
         };
         files::make_directory(&self.dir)?;
-        files::replace(&self.path(), &serde_json::to_vec(&document)?)
+        whole::save(&self.path(), &document)
     }
 }
 

@@ -301,6 +301,7 @@ pub fn plugin(bytes: &[u8]) {
     let options = Options {
         directory: directory.path().to_owned(),
         data: DATA.path().to_owned(),
+        hold: None,
         interval: std::time::Duration::from_secs(3600),
         settings: BTreeMap::new(),
         runtime: RUNTIME.handle().clone(),

@@ -14,6 +14,7 @@ pub(crate) fn adapter(name: &str, data: &Path, settings: Settings) -> Arc<dyn Ad
     let options = Options {
         directory: data.join("plugins"),
         data: data.to_owned(),
+        hold: None,
         interval: Duration::from_secs(60),
         settings: BTreeMap::from([(name.to_owned(), settings)]),
         runtime: tokio::runtime::Handle::current(),

@@ -30,6 +30,7 @@ fn start(directory: &Path, registry: &prometheus::Registry) -> (Plugins, Duratio
     let options = Options {
         directory: directory.join("plugins"),
         data: directory.join("data"),
+        hold: None,
         interval: Duration::from_secs(60),
         settings: BTreeMap::new(),
         runtime: tokio::runtime::Handle::current(),

@@ -29,6 +29,7 @@ pub(super) fn start_with(settings: &[(&str, Settings)], files: &[(&str, &[u8])])
     let options = Options {
         directory: dropped,
         data: directory.path().join("data"),
+        hold: None,
         interval: Duration::from_secs(1),
         settings: settings.iter().map(|(name, settings)| ((*name).to_owned(), settings.clone())).collect(),
         runtime: tokio::runtime::Handle::current(),
@@ -409,6 +410,7 @@ async fn state_outlives_traps_builds_and_with_durable_the_process() {
     let options = Options {
         directory: host.directory.path().join("plugins"),
         data: host.directory.path().join("data"),
+        hold: None,
         interval: Duration::from_secs(1),
         settings: BTreeMap::from([("c".to_owned(), durable)]),
         runtime: tokio::runtime::Handle::current(),

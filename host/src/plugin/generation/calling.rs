@@ -48,9 +48,9 @@ impl Generation {
         P: Params,
         R: Answer,
     {
-        let (began, mut meter) = (Instant::now(), Meter::default());
+        let (began, seen, mut meter) = (Instant::now(), self.seen(), Meter::default());
         let result = self.pool.call(&self.template, message, call, params, (began, &mut meter)).await;
-        self.finish(message, call.name, result, (began, meter)).await
+        self.finish(message, call.name, result, (began, seen, meter)).await
     }
 
     /// Counts a call and what became of it.
@@ -59,7 +59,7 @@ impl Generation {
         message: &mut Message,
         function: &'static str,
         result: Result<R, CallError>,
-        (began, meter): (Instant, Meter),
+        (began, seen, meter): (Instant, u64, Meter),
     ) -> Result<R, CallError> {
         let result = match message.lacks_body() {
             // Whatever it made of that, it is not to blame.
@@ -78,14 +78,19 @@ impl Generation {
         }
         let result = result.inspect_err(|error| self.trouble(error, message));
         if self.settings().durable_state {
-            self.wait_durable(function).await?;
+            self.wait_durable(function, seen).await?;
         }
         result
     }
 
-    async fn wait_durable(&self, function: &'static str) -> Result<(), CallError> {
+    /// How far its state had come before a call: what the call sees may not be on disk yet.
+    fn seen(&self) -> u64 {
+        self.template.plugin.capabilities.state.commit_sequence()
+    }
+
+    async fn wait_durable(&self, function: &'static str, seen: u64) -> Result<(), CallError> {
         let state = &self.template.plugin.capabilities.state;
-        let durable = state.wait_durable(state.commit_sequence()).await;
+        let durable = state.wait_durable(seen, state.commit_sequence()).await;
         durable.map_err(|error| self.template.error(function, Cause::Host(error.to_string().into())))
     }
 
@@ -134,9 +139,9 @@ impl Generation {
             Standing::InPlace => Meter::default(),
             Standing::Measured | Standing::Confined => Meter::exact(),
         };
-        let began = Instant::now();
+        let (began, seen) = (Instant::now(), self.seen());
         let result = self.measured(&mut meter, message, call, began).await;
-        self.finish(message, call.name, result, (began, meter)).await
+        self.finish(message, call.name, result, (began, seen, meter)).await
     }
 
     async fn measured<R: Answer>(
@@ -164,8 +169,8 @@ impl Generation {
         };
         let (pool, template, call) = (Arc::clone(&self.pool), Arc::clone(&self.template), call.clone());
         let mut shown = std::mem::take(message);
-        let name = call.name;
-        let (result, shown, measured) = turn
+        let (name, seen) = (call.name, self.seen());
+        let (result, shown, (began, meter)) = turn
             .run(async move {
                 let (began, mut meter) = (Instant::now(), Meter::exact());
                 let result = pool.call_aside(&template, &mut shown, &call, (began, &mut meter)).await;
@@ -173,7 +178,7 @@ impl Generation {
             })
             .await;
         *message = shown;
-        self.finish(message, name, result, measured).await
+        self.finish(message, name, result, (began, seen, meter)).await
     }
 
     /// The build that stands in for this one if it crashes on this message.

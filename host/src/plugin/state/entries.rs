@@ -114,8 +114,13 @@ impl Entries {
         }
     }
 
-    /// Puts an entry in place of what is there. Returns the key as it is kept.
-    pub(super) fn put(&mut self, key: &str, entry: Entry, limit: u64) -> Result<Arc<str>, Full> {
+    /// Puts an entry in place of what is there, expired or not. Returns the key as it is kept, and what was there.
+    pub(super) fn put(
+        &mut self,
+        key: &str,
+        entry: Entry,
+        limit: u64,
+    ) -> Result<(Arc<str>, Option<Entry>), Full> {
         let (kept, before) = match self.by_key.get_key_value(key) {
             Some((kept, old)) => (Arc::clone(kept), size(key, old)),
             None => (Arc::from(key), 0),
@@ -129,12 +134,12 @@ impl Entries {
             self.expiring.insert((expires, Arc::clone(&kept)));
         }
         let new_expiry = entry.expires;
-        if let Some(old) = self.by_key.insert(Arc::clone(&kept), entry)
-            && let Some(expires) = old.expires.filter(|_| old.expires != new_expiry)
+        let old = self.by_key.insert(Arc::clone(&kept), entry);
+        if let Some(expires) = old.as_ref().and_then(|old| old.expires.filter(|_| old.expires != new_expiry))
         {
             self.expiring.remove(&(expires, Arc::clone(&kept)));
         }
-        Ok(kept)
+        Ok((kept, old))
     }
 
     /// Adds to the number of an entry that is there, whose expiry stays. None: it is absent.
@@ -166,13 +171,13 @@ impl Entries {
     }
 
     /// Removes the entry that expired first, if one has.
-    pub(super) fn remove_expired(&mut self, now: u64) -> Option<Arc<str>> {
+    pub(super) fn remove_expired(&mut self, now: u64) -> Option<(Arc<str>, Entry)> {
         let (expires, key) = self.expiring.first()?;
         if *expires > now {
             return None;
         }
         let key = Arc::clone(key);
-        self.remove(&key).map(|(key, _)| key)
+        self.remove(&key)
     }
 
     pub(super) fn scan<'a>(
@@ -197,6 +202,15 @@ impl Entries {
 
     pub(super) fn len(&self) -> usize {
         self.by_key.len()
+    }
+
+    /// Expired or not, in the order of the keys.
+    pub(super) fn after<'a>(
+        &'a self,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Entry)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_key.range::<str, _>((from, Bound::Unbounded))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
@@ -261,7 +275,7 @@ mod tests {
         assert!(entries.get("a", 9).is_some());
         assert!(entries.get("a", 10).is_none());
         assert!(entries.holds("a", None, 10));
-        assert_eq!(entries.remove_expired(7).as_deref(), Some("b"));
+        assert_eq!(entries.remove_expired(7).map(|(key, _)| key).as_deref(), Some("b"));
         assert_eq!(entries.remove_expired(7), None);
     }
 

@@ -2,9 +2,8 @@
 
 use std::{
     fmt,
-    path::Path,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -12,12 +11,14 @@ use std::{
 use parking_lot::{RwLock, RwLockWriteGuard};
 use tokio::sync::Notify;
 
+use crate::durable::log::Begin;
+
 use super::{
     MAX_KEY, StateError, Value,
     clock::Clock,
-    disk::DiskError,
+    disk::{Change, Changes, DiskError, Page, Place},
     entries::{Entries, Entry, Full, NoSum, Stored},
-    journal::{Journal, Open},
+    journal::{Journal, Mirror},
 };
 
 /// The most keys that one scan returns.
@@ -35,11 +36,15 @@ pub struct Cell<'a> {
 /// What one plugin remembers. Every function but the two `async` ones is short and never waits
 /// for anything but other such calls.
 pub struct StateStore {
+    kept: Arc<Kept>,
+    clock: Clock,
+}
+
+struct Kept {
     inner: RwLock<Inner>,
     /// How many changes there were; written under the lock.
     sequence: AtomicU64,
     changed: Notify,
-    clock: Clock,
 }
 
 struct Inner {
@@ -56,13 +61,14 @@ impl StateStore {
 
     pub(super) fn with_clock(limit: u64, clock: Clock) -> Self {
         let inner = Inner { entries: Entries::default(), limit, journal: None };
-        Self { inner: RwLock::new(inner), sequence: AtomicU64::new(0), changed: Notify::new(), clock }
+        let kept = Kept { inner: RwLock::new(inner), sequence: AtomicU64::new(0), changed: Notify::new() };
+        Self { kept: Arc::new(kept), clock }
     }
 
     /// What is stored under a key.
     pub fn get(&self, key: &str) -> Option<Value> {
         let now = self.clock.now();
-        self.inner.read().entries.get(key, now).map(|entry| entry.stored.value())
+        self.kept.inner.read().entries.get(key, now).map(|entry| entry.stored.value())
     }
 
     /// Stores a value, which does not expire.
@@ -133,90 +139,90 @@ impl StateStore {
     /// start with `prefix` and come after `after`.
     pub fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<(Arc<str>, Value)> {
         let now = self.clock.now();
-        let inner = self.inner.read();
+        let inner = self.kept.inner.read();
         let found = inner.entries.scan(prefix, after, now).take(limit.min(SCAN_LIMIT));
         found.map(|(key, entry)| (Arc::clone(key), entry.stored.value())).collect()
     }
 
     /// Bytes of keys and values, those included that expired and were not yet removed.
     pub fn bytes(&self) -> u64 {
-        self.inner.read().entries.bytes()
+        self.kept.inner.read().entries.bytes()
     }
 
     /// How many keys there are, counted like [`Self::bytes`].
     pub fn keys(&self) -> usize {
-        self.inner.read().entries.len()
+        self.kept.inner.read().entries.len()
     }
 
     /// How many bytes of keys and values there may be.
     pub fn limit(&self) -> u64 {
-        self.inner.read().limit
+        self.kept.inner.read().limit
     }
 
     /// Changes the limit. One below what is there keeps what is there from growing.
     pub fn set_limit(&self, limit: u64) {
-        self.inner.write().limit = limit;
+        self.kept.inner.write().limit = limit;
     }
 
     /// Grows with every change; what [`Self::wait_durable`] and [`Self::stirred`] compare with.
     /// Taken after a guest's call returned, it covers every change that the guest made or saw.
     pub fn commit_sequence(&self) -> u64 {
-        self.sequence.load(Ordering::Acquire)
+        self.kept.sequence.load(Ordering::Acquire)
     }
 
-    /// Waits until every change up to `sequence` is on disk; at once if the store is not durable.
-    /// An error says that the disk failed: what the caller did may be lost.
-    pub async fn wait_durable(&self, sequence: u64) -> Result<(), StateError> {
-        let progress = self.inner.read().journal.as_ref().map(Journal::progress);
+    /// Waits until every change up to `sequence` is on disk; at once if the store is not durable. An error says that
+    /// one of them, or one that was on its way to disk at `seen`, is not kept, or that nobody knows. Both numbers are
+    /// [`Self::commit_sequence`]s, from before and after what the caller did.
+    pub async fn wait_durable(&self, seen: u64, sequence: u64) -> Result<(), StateError> {
+        let progress = self.kept.inner.read().journal.as_ref().map(Journal::progress);
         match progress {
-            Some(progress) => progress.wait(sequence).await,
+            Some(progress) => progress.wait(seen, sequence).await,
             None => Ok(()),
         }
     }
 
     /// Keeps the store on disk from now on. An empty store takes over what the file holds; what is
     /// in one that was in use replaces it. Blocks on the disk.
-    pub(super) fn persist(&self, path: &Path, open: Open) -> Result<(), DiskError> {
-        let disk = open()?;
-        let on_disk = disk.load()?;
-        let mut journal = Journal::start(path.to_owned(), disk, open)?;
-        let mut inner = self.inner.write();
+    pub(super) fn persist(&self, place: Place) -> Result<(), DiskError> {
+        let (mut log, on_disk) = place.open()?;
+        let mut inner = self.kept.inner.write();
         if inner.entries.len() == 0 {
-            for (key, entry) in on_disk {
-                // The limit is for changes; what was kept under a larger one stays.
-                let _ = inner.entries.put(&key, entry, u64::MAX);
-            }
+            inner.entries = on_disk;
         } else {
-            on_disk.into_iter().for_each(|(key, _)| journal.record(key.into(), None));
-            inner
-                .entries
-                .iter()
-                .for_each(|(key, entry)| journal.record(Arc::clone(key), Some(entry.clone())));
+            let begin = log.position().begin;
+            let begin = Begin { generation: begin.generation + 1, ..begin };
+            log = place.write(begin, &inner.entries).map_err(|source| place.failed(source))?;
         }
-        let sequence = self.sequence.load(Ordering::Relaxed) + 1;
-        journal.submit(sequence);
-        self.sequence.store(sequence, Ordering::Release);
-        inner.journal = Some(journal);
+        let sequence = self.kept.sequence.load(Ordering::Relaxed) + 1;
+        let mirror = Arc::downgrade(&self.kept) as Weak<dyn Mirror>;
+        let journal = Journal::start(place.clone(), log, mirror, sequence);
+        inner.journal = Some(journal.map_err(|source| place.failed(source))?);
+        self.kept.sequence.store(sequence, Ordering::Release);
         drop(inner);
-        self.changed.notify_waiters();
+        self.kept.changed.notify_waiters();
         Ok(())
+    }
+
+    /// Why it takes no changes: its disk does not.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.kept.inner.read().journal.as_ref()?.failure()
     }
 
     /// Keeps the store in memory only from now on. Blocks until what is queued is on disk.
     pub(super) fn stay_in_memory(&self) {
-        let journal = self.inner.write().journal.take();
+        let journal = self.kept.inner.write().journal.take();
         drop(journal);
     }
 
     /// Whether changes are written to disk.
     pub fn is_durable(&self) -> bool {
-        self.inner.read().journal.is_some()
+        self.kept.inner.read().journal.is_some()
     }
 
     /// Waits until there is a change after `seen`, a [`Self::commit_sequence`]; returns the newest.
     pub async fn stirred(&self, seen: u64) -> u64 {
         loop {
-            let changed = self.changed.notified();
+            let changed = self.kept.changed.notified();
             let sequence = self.commit_sequence();
             if sequence > seen {
                 return sequence;
@@ -227,11 +233,11 @@ impl StateStore {
 
     fn write(&self) -> Result<Writing<'_>, StateError> {
         let now = self.clock.now();
-        let guard = self.inner.write();
+        let guard = self.kept.inner.write();
         if let Some(journal) = &guard.journal {
             journal.admit()?;
         }
-        let mut writing = Writing { store: self, guard, now };
+        let mut writing = Writing { kept: &self.kept, guard, now };
         writing.remove_expired(2);
         Ok(writing)
     }
@@ -239,7 +245,7 @@ impl StateStore {
 
 /// The lock held for one change.
 struct Writing<'a> {
-    store: &'a StateStore,
+    kept: &'a Kept,
     guard: RwLockWriteGuard<'a, Inner>,
     now: u64,
 }
@@ -267,17 +273,18 @@ impl Writing<'_> {
     }
 
     fn put_within(&mut self, key: &str, entry: Entry, limit: u64) -> Result<(), StateError> {
-        let journaled = self.guard.journal.is_some().then(|| entry.clone());
+        let after = self.guard.journal.is_some().then(|| entry.clone());
         let put = self.guard.entries.put(key, entry, limit);
-        let key = put.map_err(|Full| StateError::Full(limit))?;
-        if let (Some(journal), Some(entry)) = (&mut self.guard.journal, journaled) {
-            journal.record(key, Some(entry));
+        let (key, before) = put.map_err(|Full| StateError::Full(limit))?;
+        if let (Some(journal), Some(_)) = (&mut self.guard.journal, &after) {
+            journal.record(key, Change { before, after });
         }
         Ok(())
     }
 
     fn add(&mut self, key: &str, amount: i64, ttl_ms: Option<u64>) -> Result<i64, StateError> {
         let Inner { entries, limit, journal } = &mut *self.guard;
+        let before = journal.as_ref().and_then(|_| entries.get(key, self.now).cloned());
         let Some(sum) = entries.add(key, amount, self.now, *limit) else {
             let expires = ttl_ms.map(|ttl| self.now.saturating_add(ttl));
             self.put(key, Entry { stored: Stored::Number(amount), expires })?;
@@ -287,7 +294,7 @@ impl Writing<'_> {
             && let Some(journal) = journal
             && let Some((key, entry)) = entries.get_with_key(key)
         {
-            journal.record(Arc::clone(key), Some(entry.clone()));
+            journal.record(Arc::clone(key), Change { before, after: Some(entry.clone()) });
         }
         sum.map_err(|no| match no {
             NoSum::NotANumber => StateError::NotANumber,
@@ -298,16 +305,16 @@ impl Writing<'_> {
 
     fn remove(&mut self, key: &str) {
         let removed = self.guard.entries.remove(key);
-        if let (Some(journal), Some((key, _))) = (&mut self.guard.journal, removed) {
-            journal.record(key, None);
+        if let (Some(journal), Some((key, before))) = (&mut self.guard.journal, removed) {
+            journal.record(key, Change { before: Some(before), after: None });
         }
     }
 
     fn remove_expired(&mut self, at_most: usize) {
         let Inner { entries, journal, .. } = &mut *self.guard;
-        for key in std::iter::from_fn(|| entries.remove_expired(self.now)).take(at_most) {
+        for (key, before) in std::iter::from_fn(|| entries.remove_expired(self.now)).take(at_most) {
             if let Some(journal) = journal {
-                journal.record(key, None);
+                journal.record(key, Change { before: Some(before), after: None });
             }
         }
     }
@@ -329,20 +336,50 @@ impl Writing<'_> {
 
     /// Counts the change and tells those who wait for one, after the lock is released.
     fn done(self) {
-        let Self { store, mut guard, .. } = self;
-        let sequence = store.sequence.load(Ordering::Relaxed) + 1;
-        store.sequence.store(sequence, Ordering::Release);
+        let Self { kept, mut guard, .. } = self;
+        let sequence = kept.sequence.load(Ordering::Relaxed) + 1;
+        kept.sequence.store(sequence, Ordering::Release);
         if let Some(journal) = &mut guard.journal {
             journal.submit(sequence);
         }
         drop(guard);
-        store.changed.notify_waiters();
+        kept.changed.notify_waiters();
+    }
+}
+
+impl Mirror for Kept {
+    fn page(&self, after: Option<&str>, page: &mut Page, and: &dyn Fn(&mut Page)) -> Option<Arc<str>> {
+        let inner = self.inner.read();
+        let last = inner.entries.after(after).find_map(|(key, entry)| {
+            page.add(key, Some(entry));
+            page.is_full().then(|| Arc::clone(key))
+        });
+        and(page);
+        last
+    }
+
+    fn undo(&self, changes: &mut dyn FnMut(u64) -> [Changes; 2]) {
+        let mut inner = self.inner.write();
+        let sequence = self.sequence.load(Ordering::Relaxed) + 1;
+        for (key, change) in changes(sequence).into_iter().flatten() {
+            match change.before {
+                Some(before) => drop(inner.entries.put(&key, before, u64::MAX)),
+                None => drop(inner.entries.remove(&key)),
+            }
+        }
+        self.sequence.store(sequence, Ordering::Release);
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    fn bytes(&self) -> u64 {
+        self.inner.read().entries.bytes()
     }
 }
 
 impl fmt::Debug for StateStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = self.inner.read();
+        let inner = self.kept.inner.read();
         f.debug_struct("StateStore")
             .field("bytes", &inner.entries.bytes())
             .field("limit", &inner.limit)

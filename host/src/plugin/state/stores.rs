@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,9 +12,9 @@ use parking_lot::Mutex;
 
 use super::{
     StateError, StateStore,
-    disk::{Disk, DiskError},
-    journal::Open,
+    disk::{DiskError, Place},
 };
+use crate::files::{self, Hold};
 
 /// How a plugin's state is to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +28,23 @@ pub struct StateOptions {
 /// The stores of a process.
 #[derive(Debug)]
 pub struct StateStores {
-    directory: PathBuf,
+    data: PathBuf,
+    hold: Option<Hold>,
     by_plugin: Mutex<HashMap<String, Arc<StateStore>>>,
+    /// What was found wrong on disk, by plugin.
+    damaged: Mutex<HashMap<String, String>>,
 }
 
 impl StateStores {
     /// Durable stores are kept in `{data}/state`, which is made when the first is opened.
-    pub fn new(data: &Path) -> Self {
-        Self { directory: data.join("state"), by_plugin: Mutex::default() }
+    pub fn new(data: &Path, hold: Option<Hold>) -> Self {
+        match files::sweep(&data.join("state")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(directory = %data.display(), %error, "files that were being written are not removed");
+            }
+            _ => {}
+        }
+        Self { data: data.to_owned(), hold, by_plugin: Mutex::default(), damaged: Mutex::default() }
     }
 
     /// The store of a plugin: the one there, with these options from now on, or a new one. Blocks on
@@ -47,7 +57,7 @@ impl StateStores {
         };
         store.set_limit(options.limit);
         match (store.is_durable(), options.durable) {
-            (false, true) => self.persist(plugin, &store).map_err(|error| refused(plugin, &error))?,
+            (false, true) => self.persist(plugin, &store)?,
             (true, false) => store.stay_in_memory(),
             _ => {}
         }
@@ -66,16 +76,26 @@ impl StateStores {
         by_plugin.iter().map(|(plugin, store)| (plugin.clone(), Arc::clone(store))).collect()
     }
 
-    fn persist(&self, plugin: &str, store: &StateStore) -> Result<(), DiskError> {
-        let path = self.directory.join(format!("{plugin}.redb"));
-        let open: Open = Box::new({
-            let path = path.clone();
-            move || Disk::open(&path)
-        });
-        store.persist(&path, open)
+    /// What is wrong with the file of a plugin, if that is why its store was not opened.
+    pub fn damaged(&self, plugin: &str) -> Option<String> {
+        self.damaged.lock().get(plugin).cloned()
     }
-}
 
-fn refused(plugin: &str, error: &DiskError) -> StateError {
-    StateError::Disk(format!("durable state of plugin `{plugin}` cannot be opened: {error}").into())
+    /// Why stores take no changes now, each with its plugin.
+    pub fn failures(&self) -> Vec<(String, Arc<str>)> {
+        let by_plugin = self.by_plugin.lock();
+        by_plugin.iter().filter_map(|(plugin, store)| Some((plugin.clone(), store.failure()?))).collect()
+    }
+
+    fn persist(&self, plugin: &str, store: &StateStore) -> Result<(), StateError> {
+        let place = Place::new(&self.data, plugin, self.hold.clone());
+        let mut damaged = self.damaged.lock();
+        damaged.remove(plugin);
+        store.persist(place).map_err(|error| {
+            if matches!(error, DiskError::Damaged { .. }) {
+                damaged.insert(plugin.to_owned(), error.to_string());
+            }
+            StateError::Disk(format!("durable state of plugin `{plugin}` cannot be opened: {error}").into())
+        })
+    }
 }

@@ -1,23 +1,24 @@
 //! The store as a plugin's host uses it: limits, expiry, and what a durable one keeps through
 //! restarts, full disks and kill -9.
 
+mod damage;
+mod faulty;
+
 use std::{
-    io::{self, BufRead, BufReader},
-    path::{Path, PathBuf},
+    io::{BufRead, BufReader},
+    path::Path,
     process::{Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use redb::StorageBackend;
-
 use super::{
     StateError,
     clock::Clock,
-    disk::Disk,
+    former,
     store::{Cell, StateStore},
     stores::{StateOptions, StateStores},
 };
@@ -31,6 +32,16 @@ fn timed(limit: u64) -> (StateStore, Arc<AtomicU64>) {
 
 fn text(store: &StateStore, key: &str) -> Option<String> {
     store.get(key).map(|value| String::from_utf8(value.to_vec()).unwrap())
+}
+
+/// Waits until everything so far is on disk.
+async fn durable(store: &StateStore) -> Result<(), StateError> {
+    durable_since(store, store.commit_sequence()).await
+}
+
+/// As a call waits that began at this number.
+async fn durable_since(store: &StateStore, seen: u64) -> Result<(), StateError> {
+    store.wait_durable(seen, store.commit_sequence()).await
 }
 
 fn keys(store: &StateStore) -> Vec<String> {
@@ -116,7 +127,7 @@ async fn stirs_when_something_changed() {
 #[test]
 fn plugins_share_nothing_and_builds_share_all() {
     let directory = tempfile::tempdir().unwrap();
-    let stores = StateStores::new(directory.path());
+    let stores = StateStores::new(directory.path(), None);
     let options = StateOptions { limit: 100, durable: false };
     stores.open("a", options).unwrap().set("key", b"1").unwrap();
     assert_eq!(stores.open("b", options).unwrap().get("key"), None);
@@ -129,27 +140,27 @@ fn plugins_share_nothing_and_builds_share_all() {
 #[tokio::test]
 async fn a_durable_store_survives_a_restart() {
     let directory = tempfile::tempdir().unwrap();
-    let store = StateStores::new(directory.path()).open("memory", DURABLE).unwrap();
+    let store = StateStores::new(directory.path(), None).open("memory", DURABLE).unwrap();
     store.set("kept", b"1").unwrap();
     store.set("gone", b"1").unwrap();
     store.delete("gone").unwrap();
     store.add("count", 41, None).unwrap();
     store.add("window", 1, Some(1)).unwrap();
-    store.wait_durable(store.commit_sequence()).await.unwrap();
+    durable(&store).await.unwrap();
     drop(store);
     tokio::time::sleep(Duration::from_millis(2)).await;
 
-    let store = StateStores::new(directory.path()).open("memory", DURABLE).unwrap();
+    let store = StateStores::new(directory.path(), None).open("memory", DURABLE).unwrap();
     assert_eq!(keys(&store), ["count", "kept"]);
     assert_eq!(store.add("count", 1, None), Ok(42));
-    let other = StateStores::new(directory.path()).open("memory", DURABLE).unwrap_err();
+    let other = StateStores::new(directory.path(), None).open("memory", DURABLE).unwrap_err();
     assert!(other.to_string().contains("plugin `memory`"), "{other}");
 }
 
 #[tokio::test]
 async fn a_store_may_become_durable_and_cease_to_be() {
     let directory = tempfile::tempdir().unwrap();
-    let stores = StateStores::new(directory.path());
+    let stores = StateStores::new(directory.path(), None);
     let volatile = StateOptions { durable: false, ..DURABLE };
     let store = stores.open("memory", volatile).unwrap();
     store.set("early", b"1").unwrap();
@@ -160,117 +171,22 @@ async fn a_store_may_become_durable_and_cease_to_be() {
     store.set("late", b"1").unwrap();
     assert!(!store.is_durable());
     stores.open("memory", DURABLE).unwrap();
-    store.wait_durable(store.commit_sequence()).await.unwrap();
+    durable(&store).await.unwrap();
     drop((store, stores));
-    let store = StateStores::new(directory.path()).open("memory", DURABLE).unwrap();
+    let store = StateStores::new(directory.path(), None).open("memory", DURABLE).unwrap();
     assert_eq!(keys(&store), ["early", "late"]);
 }
 
-/// A file on a disk that can be full, or broken.
-#[derive(Debug)]
-struct Faulty {
-    file: redb::backends::FileBackend,
-    full: Arc<AtomicBool>,
-    broken: Arc<AtomicBool>,
-}
-
-impl StorageBackend for Faulty {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(io::Error::other("input/output error"));
-        }
-        self.file.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if self.full.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.file.write(offset, data)
-    }
-}
-
-struct FaultyDisk {
-    path: PathBuf,
-    full: Arc<AtomicBool>,
-    broken: Arc<AtomicBool>,
-}
-
-impl FaultyDisk {
-    fn new(directory: &Path) -> Self {
-        Self { path: directory.join("faulty.redb"), full: Arc::default(), broken: Arc::default() }
-    }
-
-    fn store(&self) -> StateStore {
-        let store = StateStore::volatile(1 << 20);
-        let (path, full, broken) = (self.path.clone(), Arc::clone(&self.full), Arc::clone(&self.broken));
-        let open = move || {
-            let mut options = std::fs::OpenOptions::new();
-            let file = options.read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-            let file = redb::backends::FileBackend::new(file).unwrap();
-            Disk::with_backend(&path, Faulty { file, full: Arc::clone(&full), broken: Arc::clone(&broken) })
-        };
-        store.persist(&self.path, Box::new(open)).unwrap();
-        store
-    }
-}
-
 #[tokio::test]
-async fn a_full_disk_refuses_changes_until_there_is_room() {
+async fn what_the_version_before_kept_is_taken_over() {
     let directory = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::new(directory.path());
-    let store = disk.store();
-    store.set("before", b"1").unwrap();
-    store.wait_durable(store.commit_sequence()).await.unwrap();
-    disk.full.store(true, Ordering::Relaxed);
-    store.set("during", b"1").unwrap();
-    let lost = store.wait_durable(store.commit_sequence()).await.unwrap_err();
-    assert!(lost.to_string().contains("no space left"), "{lost}");
-    assert_eq!(store.set("refused", b"1"), Err(lost));
-    assert_eq!(text(&store, "before").as_deref(), Some("1"));
-    disk.full.store(false, Ordering::Relaxed);
-    let room = async {
-        while store.set("after", b"1").is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), room).await.unwrap();
-    store.wait_durable(store.commit_sequence()).await.unwrap();
-    drop(store);
-    assert_eq!(keys(&disk.store()), ["after", "before", "during"]);
-}
-
-#[tokio::test]
-async fn a_broken_disk_refuses_changes_and_keeps_what_was_acknowledged() {
-    let directory = tempfile::tempdir().unwrap();
-    let disk = FaultyDisk::new(directory.path());
-    let store = disk.store();
-    store.set("acknowledged", b"1").unwrap();
-    store.wait_durable(store.commit_sequence()).await.unwrap();
-    disk.broken.store(true, Ordering::Relaxed);
-    store.set("lost", b"1").unwrap();
-    assert!(store.wait_durable(store.commit_sequence()).await.is_err());
-    disk.broken.store(false, Ordering::Relaxed);
-    let refused = store.set("refused", b"1").unwrap_err().to_string();
-    assert!(refused.contains("faulty.redb") && refused.contains("restarted"), "{refused}");
-    drop(store);
-    let found = keys(&disk.store());
-    assert!(
-        found.contains(&"acknowledged".to_owned()) && !found.contains(&"refused".to_owned()),
-        "{found:?}"
-    );
+    former::tests::write(&directory.path().join("state/memory.redb"), &[("a", 0, "1"), ("b", 7, "")]);
+    for _ in 0..2 {
+        let store = StateStores::new(directory.path(), None).open("memory", DURABLE).unwrap();
+        assert_eq!(text(&store, "a").as_deref(), Some("1"));
+    }
+    let state = directory.path().join("state");
+    assert!(state.join("memory.redb.former").exists() && !state.join("memory.redb").exists());
 }
 
 /// Not a test: the process that the next one kills. Prints each number once it is on disk.
@@ -278,11 +194,11 @@ async fn a_broken_disk_refuses_changes_and_keeps_what_was_acknowledged() {
 #[ignore = "started by a_killed_process_loses_nothing_acknowledged"]
 async fn writes_until_killed() {
     let Some(directory) = std::env::var_os("STATE_TEST_DIRECTORY") else { return };
-    let store = StateStores::new(Path::new(&directory)).open("killed", DURABLE).unwrap();
+    let store = StateStores::new(Path::new(&directory), None).open("killed", DURABLE).unwrap();
     for number in 0..u64::MAX {
         let key = format!("{:03}", number % 500);
         store.set(&key, number.to_string().as_bytes()).unwrap();
-        store.wait_durable(store.commit_sequence()).await.unwrap();
+        durable(&store).await.unwrap();
         eprintln!("{number}");
     }
 }
@@ -305,7 +221,7 @@ fn a_killed_process_loses_nothing_acknowledged() {
         child.wait().unwrap();
         let last = acknowledged.last().unwrap_or(seen);
 
-        let store = StateStores::new(directory.path()).open("killed", DURABLE).unwrap();
+        let store = StateStores::new(directory.path(), None).open("killed", DURABLE).unwrap();
         for number in 0..=last.min(499) {
             let found: u64 = text(&store, &format!("{number:03}")).unwrap().parse().unwrap();
             assert!(found >= number, "round {round}: {number} became {found}");
