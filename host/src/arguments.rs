@@ -41,12 +41,31 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PluginCommand,
     },
+    /// Look at the files of the data directory, and repair them.
+    Data {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: DataCommand,
+    },
     /// Make an access token and print it with its hash.
     Token,
     /// Print a completion script for a shell.
     Completions {
         /// For which shell.
         shell: clap_complete::Shell,
+    },
+}
+
+/// What to do with the data directory.
+#[derive(Clone, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Say what is wrong with its files; exits with 0, or with 1 if anything is. Changes nothing.
+    Check,
+    /// Say what is wrong and what is lost, then set aside what is wrong and keep what is whole.
+    Repair {
+        /// Without asking.
+        #[arg(long)]
+        yes: bool,
     },
 }
 

@@ -8,7 +8,10 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -84,6 +87,7 @@ pub fn partial(path: &Path) -> PathBuf {
 pub struct Hold {
     path: Arc<Path>,
     file: Arc<Mutex<File>>,
+    made_again: Arc<AtomicU64>,
 }
 
 impl Hold {
@@ -92,7 +96,11 @@ impl Hold {
         make_directory(directory)?;
         let path = directory.join("lock");
         let file = lock(&path)?;
-        Ok(file.map(|file| Self { path: path.into(), file: Arc::new(Mutex::new(file)) }))
+        Ok(file.map(|file| Self {
+            path: path.into(),
+            file: Arc::new(Mutex::new(file)),
+            made_again: Arc::default(),
+        }))
     }
 
     /// Whether the directory is in its place. One that was deleted or renamed is another process's to take.
@@ -112,7 +120,13 @@ impl Hold {
         let taken =
             taken.ok_or_else(|| io::Error::other("the data directory was made again by another process"))?;
         *self.file.lock() = taken;
+        self.made_again.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// How often it was made again: what was in it before is gone.
+    pub fn made_again(&self) -> u64 {
+        self.made_again.load(Ordering::Relaxed)
     }
 }
 

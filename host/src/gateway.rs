@@ -5,6 +5,7 @@ pub mod check;
 mod data;
 mod descriptors;
 mod mapping;
+pub mod repair;
 mod routing;
 mod scratch;
 mod tokens;

@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 mod arguments;
+mod data_tools;
 mod demo;
 mod help;
 mod plugin_tools;
@@ -84,6 +85,7 @@ fn with_configuration(command: &Command, arguments: &Arguments) -> ExitCode {
     let done = match command {
         Command::Check => check(&config),
         Command::Demo => demo::run(config),
+        Command::Data { command } => data_tools::run(command, &config.data.dir),
         Command::Plugin { command } => plugin_tools::run(command, &config),
         _ => run::run(config, source).map(|()| ExitCode::SUCCESS),
     };

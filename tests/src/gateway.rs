@@ -137,6 +137,13 @@ impl Setup {
         Ok(Gateway { child, directory, proxy, api, log })
     }
 
+    /// Another start in the same directory.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let (arguments, environment) = (self.arguments.clone(), self.environment.clone());
+        Self { directory: self.directory.clone(), arguments, environment, ..Self::default() }
+    }
+
     /// The exit status and output of `message-flow ARGUMENTS` with this configuration.
     pub async fn run(self, subcommand: &str) -> (ExitStatus, String) {
         let (_directory, mut command) = self.command_for(Some(subcommand));
@@ -173,7 +180,10 @@ impl Setup {
             std::fs::write(path("message-flow.toml"), config).expect("write the configuration");
         }
         let mut command = self.program();
-        command.args(subcommand).current_dir(directory.path()).kill_on_drop(true);
+        command
+            .args(subcommand.into_iter().flat_map(str::split_whitespace))
+            .current_dir(directory.path())
+            .kill_on_drop(true);
         command.arg("--config").arg(path("message-flow.toml"));
         command.arg("--plugins").arg(path("plugins")).arg("--data").arg(path("data"));
         if subcommand.is_none() {

@@ -74,9 +74,9 @@ impl Data {
     /// directory that was deleted again.
     pub(super) async fn watch(self: Arc<Self>, plugins: Arc<Plugins>, table: Arc<Table>) {
         let conditions = table.tasks().conditions().clone();
+        let mut written = self.hold.made_again();
         loop {
-            let gone = !self.hold.holds();
-            if gone && let Err(error) = self.make_again(&table).await {
+            if let Err(error) = self.hold.secure() {
                 let directory = self.directory.display();
                 conditions.raise(Name::Data, format!("the data directory {directory} was deleted: {error}"));
             } else {
@@ -88,25 +88,28 @@ impl Data {
                     false => conditions.raise(Name::Data, failures.join("; ")),
                 }
             }
+            if self.hold.made_again() != written {
+                written = self.hold.made_again();
+                self.write_again(&table).await;
+            }
             tokio::time::sleep(LOOK).await;
         }
     }
 
     /// What was compiled and what was replaced is not made again until it is needed.
-    async fn make_again(&self, table: &Table) -> anyhow::Result<()> {
+    async fn write_again(&self, table: &Table) {
         let directory = self.directory.display();
-        self.hold.secure()?;
         tracing::error!(%directory, "the data directory was deleted or renamed while it was in use; it was made again, and what is known is written into it");
-        if let Some(id) = self.router.get() {
-            whole::save(&self.directory.join("router-id"), id)?;
+        let path = self.directory.join("router-id");
+        if let Some(Err(error)) = self.router.get().map(|id| whole::save(&path, id)) {
+            tracing::error!(path = %path.display(), %error, "cannot write; check the data directory");
         }
         table.save().await;
-        Ok(())
     }
 }
 
 /// The id as an earlier version kept it: nothing else in the file.
-fn former_router_id(path: &Path) -> Option<String> {
+pub(super) fn former_router_id(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let digits = text.trim().strip_prefix("router-")?;
     let made = digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());

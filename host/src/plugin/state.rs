@@ -13,6 +13,7 @@ mod entries;
 mod former;
 pub(super) mod imagined;
 mod journal;
+pub mod repair;
 mod store;
 mod stores;
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod compiled;
 mod conditions;
 mod confined;
 mod crashes;
+mod data;
 mod differential;
 mod direct;
 mod discovery;

@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -108,13 +108,12 @@ impl Place {
         let is = HighWater::from(log.position());
         let path = self.log.display();
         let why = match high_water {
-            Some(was) if was.id != is.id => {
+            Some(was) if !was.is_of(is) => {
                 format!("{path} is another file than the one that was used last")
             }
             Some(was) if was > is => format!(
-                "{path} was cut off or is an old copy: it ends with record {} of generation {}, and had {} of \
-                 generation {}",
-                is.records, is.generation, was.records, was.generation
+                "{path} was cut off or is an old copy: it ends with record {} of generation {}, and {was}",
+                is.records, is.generation
             ),
             _ => return Ok(log),
         };
@@ -297,6 +296,23 @@ fn next<'a>(rest: &mut &'a [u8]) -> Option<(&'a str, Option<Entry>)> {
     let value = take(rest, count as usize)?;
     let expires = Some(expires).filter(|expires| *expires > 0);
     Some((key, Some(Entry { stored: Stored::Bytes(value.into()), expires })))
+}
+
+impl HighWater {
+    /// Whether both are of one store.
+    pub(super) fn is_of(self, other: Self) -> bool {
+        self.id == other.id
+    }
+
+    pub(super) fn generation(self) -> u64 {
+        self.generation
+    }
+}
+
+impl fmt::Display for HighWater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "had {} records in generation {}", self.records, self.generation)
+    }
 }
 
 impl From<Position> for HighWater {
