@@ -15,6 +15,7 @@ mod found;
 pub mod hash;
 pub mod history;
 mod hold;
+mod keeping;
 pub mod lease;
 mod numbers;
 pub mod record;
@@ -50,6 +51,7 @@ use crate::{condition::Name, durable::whole::Unreadable, supervise::Supervisor};
 
 use adapter::{Change, ClientRecord, Entry, Revision};
 use following::Next;
+use keeping::Keeping;
 use record::RouterRecord;
 use saved::Saved;
 use shared::Shared;
@@ -273,6 +275,7 @@ impl Table {
     pub async fn save(&self) {
         if let Some(saved) = &self.saved {
             saved::save(saved, self.view(), &self.shared.stats).await;
+            keeping::save(Keeping::new(saved), &self.shared).await;
         }
     }
 }
@@ -311,6 +314,11 @@ fn spawn(
         };
         tasks.spawn(supervisor.clone().keep("table-saving", save));
     }
+    if let Some(saved) = saved {
+        let (keeping, shared) = (Keeping::new(saved), Arc::clone(shared));
+        let follow = move || keeping::follow(keeping.clone(), Arc::clone(&shared));
+        tasks.spawn(supervisor.clone().keep("table-keeping", follow));
+    }
     tasks
 }
 
@@ -324,7 +332,11 @@ impl Shared {
         };
         self.failed(&error);
         match saved.map(Saved::load) {
-            Some(Ok((entries, revision))) => self.boot(&entries, revision, &error),
+            Some(Ok((entries, revision))) => {
+                self.boot(&entries, revision, &error);
+                let kept = saved.map_or(0, |saved| Keeping::new(saved).put_back(&self.assignments));
+                tracing::info!(kept, "assignments are those that were remembered last");
+            }
             Some(Err(saved::Unusable::File(Unreadable::Absent(_)))) | None => {
                 tracing::error!(%error, "the routing table cannot be read and no view was saved; trying on");
             }

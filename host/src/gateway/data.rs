@@ -25,8 +25,17 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(250);
 
 /// What lies in it, written by this module and by those that know the rest: `table`, `discovery`, `plugin`.
-const OURS: [&str; 8] =
-    ["lock", "router-id", "view.json", "told.json", "compiled", "replaced", "state", "high-water"];
+const OURS: [&str; 9] = [
+    "lock",
+    "router-id",
+    "view.json",
+    "assignments.json",
+    "told.json",
+    "compiled",
+    "replaced",
+    "state",
+    "high-water",
+];
 
 /// The directory, held as long as this is.
 pub(super) struct Data {

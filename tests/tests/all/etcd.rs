@@ -179,6 +179,50 @@ async fn it_boots_from_the_last_known_view() {
     routed(&gateway, "late").await;
 }
 
+/// Every client that was at home at `a` before there was another server, and one that is pinned to it.
+async fn all_at_home(gateway: &Gateway) {
+    for number in 0..30 {
+        let client = format!("client-{number}");
+        assert_eq!(gateway.get("/chat/").client(&client).send().await.expect(200).text(), "a", "{client}");
+    }
+    assert_eq!(gateway.get("/chat/").client("pia").send().await.expect(200).text(), "a", "the pin");
+}
+
+#[tokio::test]
+async fn assignments_and_pins_survive_a_restart_while_it_is_away() {
+    let mut etcd = Etcd::start().await;
+    let upstreams = [Upstream::start("a").await, Upstream::start("b").await, Upstream::start("c").await];
+    let server = |number: usize| json!({ "id": format!("server-{number}"), "uri": upstreams[number].uri() });
+    let gateway = on(&etcd).start().await;
+    gateway.put("chat", json!({ "servers": [server(0)] })).await;
+    let pin = gateway.ask("PUT", "/v1/clients/pia/assignments/chat");
+    pin.json(&json!({ "server": "server-0" })).send().await.expect(200);
+    all_at_home(&gateway).await;
+    gateway.put("chat", json!({ "servers": [server(0), server(1), server(2)] })).await;
+    all_at_home(&gateway).await;
+    let kept = gateway.path("data/assignments.json");
+    eventually(|| async {
+        let text = std::fs::read_to_string(&kept).unwrap_or_default();
+        let all =
+            (0..30).all(|number| text.contains(&format!("\"client-{number}\""))) && text.contains("pia");
+        if all { Ok(()) } else { Err(format!("not all are kept: {text}")) }
+    })
+    .await;
+    etcd.down().await;
+
+    let gateway = gateway.kill().await.start().await;
+    all_at_home(&gateway).await;
+    // What was held meanwhile is kept as well, and what a clean end keeps is as good.
+    gateway.signal("TERM").await;
+    let mut gateway = gateway;
+    gateway.ended(std::time::Duration::from_secs(20)).await;
+    let gateway = gateway.kill().await.start().await;
+    all_at_home(&gateway).await;
+    etcd.up().await;
+    routed(&gateway, "chat").await;
+    all_at_home(&gateway).await;
+}
+
 #[tokio::test]
 async fn nothing_is_missed_over_a_compaction() {
     let mut etcd = Etcd::start().await;
