@@ -13,7 +13,7 @@ use super::{
     guard::Caller,
     input::{self, Segments, service_id},
     problem::Problem,
-    shown::no_service,
+    shown::{must_be_read, no_service},
     written::{AssignmentPath, ClientPath, Pin},
 };
 use crate::{
@@ -169,6 +169,7 @@ async fn pin_version(
         Problem::field("version", "write {\"version\": \"2\"} alone, for a service without a version")
     })?;
     let view = state.table.view();
+    must_be_read(&view)?;
     let there = release::versions(&view, id.name());
     if !there.contains(&version) {
         let detail = format!("{} has no version `{version}`; there is {}", id.name(), there.join(", "));

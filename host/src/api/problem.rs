@@ -36,6 +36,7 @@ pub(super) enum Kind {
     TooMany,
     UpgradeRequired,
     NotReady,
+    TableUnread,
     TableUnavailable,
     TableRefused,
     Internal,
@@ -61,6 +62,7 @@ impl Kind {
             Self::UpgradeRequired => (426, "upgrade-required", "A WebSocket is needed here"),
             Self::TooMany => (429, "too-many", "There are too many of these"),
             Self::NotReady => (503, "not-ready", "The router is not ready"),
+            Self::TableUnread => (503, "table-unread", "The routing table was not read yet"),
             Self::TableUnavailable => (503, "table-unavailable", "The routing table cannot be reached"),
             Self::TableRefused => (503, "table-refused", "The routing table did not accept this"),
             Self::Internal => (500, "internal", "Something is wrong here"),
@@ -74,7 +76,7 @@ impl Kind {
             // Until somebody else leaves.
             Self::TooMany => Some(5),
             // The table is asked for again each second.
-            Self::NotReady | Self::TableUnavailable => Some(1),
+            Self::NotReady | Self::TableUnread | Self::TableUnavailable => Some(1),
             _ => None,
         }
     }

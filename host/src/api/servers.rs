@@ -11,7 +11,7 @@ use super::{
     input::{self, Segments, service_id},
     problem::{Kind, Problem},
     services::{delete_server, put_server, write, written_of},
-    shown::{ShownServer, must_not_be_configured, no_service},
+    shown::{ShownServer, absent, must_not_be_configured, no_service},
     written::{Reading, ServerPath, Writing, WrittenServer},
 };
 use crate::{
@@ -167,9 +167,8 @@ pub(super) async fn heartbeat(
     caller.must(Action::Register, Some(service.as_str()))?;
     let view = state.table.view();
     let server = view.stored(&service).and_then(|stored| stored.server(&id));
-    let server = server.ok_or_else(|| {
-        Problem::new(Kind::NotFound, format!("service {service} has no server {id}: register it"))
-    })?;
+    let server =
+        server.ok_or_else(|| absent(&view, format!("service {service} has no server {id}: register it")))?;
     if !matches!(server.record.lease, Some(Lease::Ttl(_))) {
         return Err(Problem::new(
             Kind::Conflict,

@@ -10,7 +10,7 @@ use super::{
     guard::Caller,
     input::{self, Segments, service_id},
     problem::{Kind, Problem},
-    shown::{ShownService, must_not_be_configured, no_service},
+    shown::{ShownService, must_be_read, must_not_be_configured, no_service},
     written::{Reading, ServicePath, Writing, WrittenService},
 };
 use crate::{
@@ -39,6 +39,7 @@ const ATOMIC: usize = 64;
     responses(
         (status = 200, description = "Every service", body = Vec<ShownService>, headers(("ETag" = String))),
         (status = 304, description = "They are as `If-None-Match` says"),
+        (status = 503, description = "The routing table was not read yet", body = Problem),
     ),
 )]
 pub(super) async fn list(
@@ -48,6 +49,7 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     caller.must(Action::Read, None)?;
     let view = state.table.view();
+    must_be_read(&view)?;
     let readable = view.services().filter(|service| caller.may(Action::Read, Some(service.id.as_str())));
     let shown: Vec<ShownService> = readable.map(|service| state.show(service)).collect();
     condition.answer(&Tag::new(&shown, &()), &shown)
@@ -188,6 +190,7 @@ pub(super) async fn write<T>(
 ) -> Result<T, Problem> {
     for _ in 0..ATTEMPTS {
         let view = state.table.view();
+        must_be_read(&view)?;
         let (answer, changes) = plan(&view)?;
         if changes.is_empty() {
             state.routing.follows(view.revision).await;

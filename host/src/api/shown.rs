@@ -186,7 +186,26 @@ pub(super) fn no_service(view: &View, id: &ServiceId) -> Problem {
     let others = view.services().filter(|service| service.id.name() == id.name());
     let others: Vec<&str> = others.map(|service| service.id.as_str()).collect();
     let hint = if others.is_empty() { String::new() } else { format!("; there is {}", others.join(", ")) };
-    Problem::new(Kind::NotFound, format!("there is no service {id}{hint}"))
+    absent(view, format!("there is no service {id}{hint}"))
+}
+
+/// Something is not in the view, which means that it is not there once the table was read.
+pub(super) fn absent(view: &View, detail: String) -> Problem {
+    match must_be_read(view) {
+        Ok(()) => Problem::new(Kind::NotFound, detail),
+        Err(unread) => unread,
+    }
+}
+
+/// Refuses to answer with what a view holds as if that were all.
+pub(super) fn must_be_read(view: &View) -> Result<(), Problem> {
+    match view.is_read() {
+        true => Ok(()),
+        false => Err(Problem::new(
+            Kind::TableUnread,
+            "the routing table was not read yet, so what it holds is not known here; /ready says why",
+        )),
+    }
 }
 
 /// Refuses to write what the configuration defines.

@@ -155,16 +155,18 @@ fn known<'p>(plan: &'p Plan, text: &str, read: Read) -> Result<Found<'p>, Refusa
         Found::Unreleased if plan.versions(text).any(|version| read.may_reach(version)) => {
             Err(Refusal::Unreleased(text.to_owned()))
         }
-        Found::Unreleased => Err(unknown(text)),
-        Found::Service(found) if !read.may_reach(found) => Err(unknown(text)),
-        Found::Unknown => Err(unknown(text)),
+        Found::Unreleased => Err(unknown(plan, text)),
+        Found::Service(found) if !read.may_reach(found) => Err(unknown(plan, text)),
+        Found::Unknown => Err(unknown(plan, text)),
         found => Ok(found),
     }
 }
 
-/// What is said of a service that is not there, and of one that is not there for everybody.
-pub(super) fn unknown(text: &str) -> Refusal {
-    Refusal::UnknownService(text.chars().take(200).collect())
+/// What is said of a service that is not there, and of one that is not there for everybody. Before the
+/// table was read nobody knows what is there.
+pub(super) fn unknown(plan: &Plan, text: &str) -> Refusal {
+    let text = text.chars().take(200).collect();
+    if plan.view.is_read() { Refusal::UnknownService(text) } else { Refusal::TableUnread(text) }
 }
 
 /// `/chat/a?b` is `chat` and `/a?b`; `/chat?b` is `chat` and `?b`.

@@ -233,7 +233,7 @@ impl Inbound {
             Found::Service(service) => Meant::Service(service.clone()),
             Found::Released(release) => match self.unversioned(&plan, release, &client.id).at_once() {
                 Some(service) if read.may_reach(&service) => Meant::Service(service),
-                Some(_) => return Err(address::unknown(release.choices.id.name())),
+                Some(_) => return Err(address::unknown(&plan, release.choices.id.name())),
                 None => Meant::Released(Arc::clone(&plan), Arc::clone(release), read),
             },
             Found::Unreleased | Found::Unknown => return Err(Refusal::NoService),
@@ -275,8 +275,8 @@ impl Inbound {
     ) -> Result<Addressed, Refusal> {
         let name = release.choices.id.name();
         match self.unversioned(&plan, &release, &client.id).ask().await {
-            Some(plan) if read.may_reach(&plan) => Ok(Addressed { plan, client }),
-            Some(_) => Err(address::unknown(name)),
+            Some(found) if read.may_reach(&found) => Ok(Addressed { plan: found, client }),
+            Some(_) => Err(address::unknown(&plan, name)),
             None => Err(Refusal::Unreleased(name.to_owned())),
         }
     }

@@ -52,6 +52,9 @@ pub enum Refusal {
     /// The service is not known.
     #[error("service {0} is not known")]
     UnknownService(String),
+    /// The service is not known, and the routing table was not read yet.
+    #[error("service {0} is not known yet: the routing table was not read so far")]
+    TableUnread(String),
     /// There are versions of the service, none of which is live.
     #[error("no version of service {0} is live")]
     Unreleased(String),
@@ -95,7 +98,8 @@ impl Refusal {
             Self::Options => StatusCode::NO_CONTENT,
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::NoService | Self::NoRoute | Self::UnknownService(_) => StatusCode::NOT_FOUND,
-            Self::Unreleased(_)
+            Self::TableUnread(_)
+            | Self::Unreleased(_)
             | Self::Nowhere(_)
             | Self::PluginMissing(_)
             | Self::PluginFailed(..)
@@ -124,6 +128,7 @@ impl Refusal {
             Self::NoService => "no-service",
             Self::NoRoute => "no-route",
             Self::UnknownService(_) => "unknown-service",
+            Self::TableUnread(_) => "table-unread",
             Self::Unreleased(_) => "unreleased",
             Self::Nowhere(_) => "no-server",
             Self::Rejected(..) => "rejected",

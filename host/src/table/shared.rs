@@ -62,7 +62,7 @@ impl Shared {
         assignments: Arc<Assignments>,
     ) -> Self {
         let overlay = options.overlay.clone();
-        let view = View::build(&[], 0, &overlay, &numbers);
+        let view = View::unread(&overlay, &numbers);
         let time = Arc::clone(assignments.time());
         let making = Making { overlay, hold: Hold::default(), meant: HashSet::new() };
         Self {
@@ -144,7 +144,7 @@ impl Shared {
         let mut draft = Draft::new(&view, &self.numbers);
         changes.iter().for_each(|change| draft.change(change));
         suspects.iter().for_each(|(service, server)| draft.hold(service, server));
-        self.publish(draft.finish(revision, overlay))
+        self.publish(draft.finish(revision, overlay).of_table())
     }
 
     /// The view is as it was, at another revision and time: nobody who follows views is told.

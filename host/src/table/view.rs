@@ -34,6 +34,8 @@ pub struct View {
     pub revision: Revision,
     /// The table's own time when it was last written, in milliseconds since the Unix epoch.
     pub time: Option<u64>,
+    /// Whether the table, or what was saved of it, was ever read.
+    read: bool,
     /// As routing sees them.
     services: Catalog<ServiceId, Arc<Service>>,
     /// As the table holds them, hidden ones included.
@@ -119,7 +121,24 @@ impl View {
     pub fn build(entries: &[Entry], revision: Revision, overlay: &Overlay, numbers: &Numbers) -> Self {
         let mut draft = Draft::new(&Self::default(), numbers);
         entries.iter().for_each(|entry| draft.put(&entry.kind, &entry.key, &entry.value));
-        draft.finish(revision, overlay)
+        draft.finish(revision, overlay).of_table()
+    }
+
+    /// What a router begins with that has not read the table: the services of the configuration, of
+    /// which alone it can say that they are there.
+    pub(super) fn unread(overlay: &Overlay, numbers: &Numbers) -> Self {
+        Self::default().apply(&[], 0, overlay, numbers)
+    }
+
+    /// Says that this is what the table holds.
+    pub(super) fn of_table(self) -> Self {
+        Self { read: true, ..self }
+    }
+
+    /// Whether what is not in it is not there: false until the table, or what was saved of it, was
+    /// read for the first time.
+    pub fn is_read(&self) -> bool {
+        self.read
     }
 
     /// The view after these changes.

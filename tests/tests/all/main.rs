@@ -66,6 +66,7 @@ mod thin;
 mod tls;
 mod tokens;
 mod trials;
+mod unread;
 mod upgrades;
 mod versions;
 mod view;
