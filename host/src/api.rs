@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod condition;
 mod connect;
+mod denials;
 mod explain;
 mod guard;
 mod health;
@@ -131,7 +132,7 @@ pub fn router(state: State) -> Router {
         .route(connect::PRIMUS[1], get(connect::connect))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
+        .layer(middleware::from_fn_with_state((state.clone(), Arc::default()), guard::guard))
         .with_state(state)
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::{
     State,
+    denials::{Denials, Denied},
     problem::{Kind, Problem},
     serve::Asked,
     token::token,
@@ -40,6 +41,7 @@ pub(super) struct Caller {
     token: Option<TokenHash>,
     peer: Option<SocketAddr>,
     request: Arc<str>,
+    denials: Arc<Denials>,
 }
 
 impl Caller {
@@ -48,10 +50,8 @@ impl Caller {
         if self.may(action, name) {
             return Ok(());
         }
-        let (label, peer, request) = (self.identity.label(), self.peer, &self.request);
-        tracing::warn!(label, ?peer, %request, %action, name, "denied: the token does not allow this");
         let object = name.map(|name| format!(" {name}")).unwrap_or_default();
-        Err(Problem::new(Kind::Denied, format!("this token does not allow to {action}{object}")))
+        Err(self.denied(format!("this token does not allow to {action}{object}")))
     }
 
     /// As [`Self::must`], of the router itself.
@@ -59,11 +59,9 @@ impl Caller {
         if self.may_inspect() {
             return Ok(());
         }
-        let (label, peer, request) = (self.identity.label(), self.peer, &self.request);
-        tracing::warn!(label, ?peer, %request, "denied: the token does not allow to inspect the router");
         let detail = "this token does not allow to inspect the router: that takes the action `inspect`, or `read` \
                       for every name";
-        Err(Problem::new(Kind::Denied, detail))
+        Err(self.denied(detail.to_owned()))
     }
 
     /// Refuses, and logs it, unless the caller may register a server of this service at this host.
@@ -72,11 +70,14 @@ impl Caller {
         if self.identity.may_register_at(service, host) {
             return Ok(());
         }
-        let (label, peer, request) = (self.identity.label(), self.peer, &self.request);
-        tracing::warn!(label, ?peer, %request, service, host, "denied: the token does not allow this host");
         let detail =
             format!("this token does not allow to register {host} for {service}: see `hosts` of its rule");
-        Err(Problem::new(Kind::Denied, detail))
+        Err(self.denied(detail))
+    }
+
+    fn denied(&self, detail: String) -> Problem {
+        let (label, peer, request) = (Some(self.identity.label()), self.peer, &*self.request);
+        self.denials.deny(Denied { label, peer, request }, Kind::Denied, detail)
     }
 
     /// The address at the other end.
@@ -132,9 +133,16 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-pub(super) async fn guard(Shared(state): Shared<State>, mut request: Request, next: Next) -> Response {
+/// What the guard works with.
+pub(super) type Guarded = (State, Arc<Denials>);
+
+pub(super) async fn guard(
+    Shared((state, denials)): Shared<Guarded>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let config = state.config.borrow().clone();
-    let caller = match admit(&config, &request) {
+    let caller = match admit(&config, &request, denials) {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
@@ -153,7 +161,7 @@ pub(super) async fn guard(Shared(state): Shared<State>, mut request: Request, ne
     }
 }
 
-fn admit(config: &Config, request: &Request) -> Result<Caller, Problem> {
+fn admit(config: &Config, request: &Request, denials: Arc<Denials>) -> Result<Caller, Problem> {
     let headers = request.headers();
     if came_by_a_router(headers) {
         return Err(Problem::new(
@@ -184,18 +192,18 @@ fn admit(config: &Config, request: &Request) -> Result<Caller, Problem> {
     }
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let path = request.uri().path();
-    let asked = format!("{} {path}", request.method()).into();
+    let asked: Arc<str> = format!("{} {path}", request.method()).into();
     let public = matches!(path, "/live" | "/ready" | "/v1/openapi.json");
     let token = token(headers).map(|token| TokenHash::of(&token));
     let identity = config.access.identify_hash(token).or_else(|| public.then(Identity::nobody));
     let Some(identity) = identity else {
         let given = if token.is_some() { "an unknown token" } else { "no token" };
-        tracing::warn!(?peer, request = %asked, "denied: {given}");
         let detail = format!("{given}: send `Authorization: Bearer TOKEN`");
-        return Err(Problem::new(Kind::Unauthenticated, detail));
+        let denied = Denied { label: None, peer, request: &asked };
+        return Err(denials.deny(denied, Kind::Unauthenticated, detail));
     };
     must_be_asked_first(request)?;
-    Ok(Caller { identity, token, peer, request: asked })
+    Ok(Caller { identity, token, peer, request: asked, denials })
 }
 
 /// A connection over the bound is for health checks and operators.
