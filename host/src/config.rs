@@ -206,6 +206,8 @@ pub struct ProxyTimeouts {
     pub tunnel: Duration,
     /// To finish what runs after SIGTERM.
     pub drain: Duration,
+    /// For the next request of an idle connection after SIGTERM.
+    pub drain_idle: Duration,
 }
 
 impl Default for ProxyTimeouts {
@@ -225,6 +227,7 @@ impl Default for ProxyTimeouts {
             upstream_age: seconds(600),
             tunnel: seconds(3600),
             drain: seconds(30),
+            drain_idle: seconds(3),
         }
     }
 }
@@ -234,13 +237,16 @@ impl Default for ProxyTimeouts {
 pub struct RetryConfig {
     /// Further servers that one message may try; 0 turns retries off.
     pub attempts: u32,
+    /// After which a GET, HEAD or OPTIONS without a body goes to another server if its own has not begun to
+    /// answer; none: after `[proxy.timeouts] response`.
+    pub timeout: Option<Duration>,
     /// Percent of all messages that may be retries.
     pub budget: u32,
 }
 
 impl Default for RetryConfig {
     fn default() -> Self {
-        Self { attempts: 1, budget: 20 }
+        Self { attempts: 1, timeout: None, budget: 20 }
     }
 }
 

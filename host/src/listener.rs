@@ -13,6 +13,7 @@ pub mod watch;
 pub(crate) mod refuse;
 
 mod accept;
+mod bind;
 mod connection;
 mod http1;
 mod http2;
@@ -20,6 +21,7 @@ mod incoming;
 mod interim;
 mod io;
 mod limit;
+mod linger;
 mod wire;
 mod worker;
 

@@ -26,6 +26,7 @@ mod report;
 mod route;
 mod routes;
 mod sources;
+mod stall;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -34,7 +35,7 @@ mod version;
 mod websocket;
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -85,10 +86,19 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Binds its address and starts its workers.
-    pub fn start(options: ListenerOptions, parts: Parts) -> Result<Self, ListenError> {
-        let running = listener::start(options, |_, _| Arc::new(Worker::new(parts.clone())))?;
+    /// Binds its address and starts its workers; sockets that are inherited listen there already.
+    pub fn start(
+        options: ListenerOptions,
+        inherited: Vec<TcpListener>,
+        parts: Parts,
+    ) -> Result<Self, ListenError> {
+        let running = listener::start(options, inherited, |_, _| Arc::new(Worker::new(parts.clone())))?;
         Ok(Self { parts, running })
+    }
+
+    /// The listening sockets once more, for another process to go on with.
+    pub fn sockets(&self) -> std::io::Result<Vec<TcpListener>> {
+        self.running.sockets()
     }
 
     /// Where it listens.

@@ -215,6 +215,7 @@ fn proxy_timeouts(section: Section<'_>) -> ProxyTimeouts {
         upstream_age: section.get("upstream_age", Value::span).unwrap_or(default.upstream_age),
         tunnel: section.get("tunnel", Value::span).unwrap_or(default.tunnel),
         drain: section.get("drain", Value::span).unwrap_or(default.drain),
+        drain_idle: section.get("drain_idle", Value::span).unwrap_or(default.drain_idle),
     };
     section.end();
     timeouts
@@ -224,6 +225,7 @@ fn retry(section: Section<'_>) -> RetryConfig {
     let default = RetryConfig::default();
     let retry = RetryConfig {
         attempts: section.get("attempts", |value| bounded(value, 0..11)).unwrap_or(default.attempts),
+        timeout: section.get("timeout", Value::span),
         budget: section.get("budget", percent).unwrap_or(default.budget),
     };
     section.end();

@@ -286,6 +286,7 @@ impl Config {
             "proxy.timeouts.first_byte": proxy.timeouts.first_byte => fixed.timeouts.first_byte;
             "proxy.timeouts.head": proxy.timeouts.head => fixed.timeouts.head;
             "proxy.timeouts.keep_alive": proxy.timeouts.keep_alive => fixed.timeouts.keep_alive;
+            "proxy.timeouts.drain_idle": proxy.timeouts.drain_idle => fixed.timeouts.drain_idle;
             "proxy.timeouts.unread": proxy.timeouts.unread => fixed.timeouts.unread;
             "proxy.timeouts.connect": proxy.timeouts.connect => fixed.timeouts.connect;
             "proxy.timeouts.wait": proxy.timeouts.wait => fixed.timeouts.wait;

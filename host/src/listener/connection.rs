@@ -5,9 +5,19 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
 use http::HeaderValue;
-use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
-use super::{Connection, Handler, Phase, http1, http2, limit::Place, socket::Socket, worker::Worker};
+use super::{
+    Connection, Handler, Phase, http1, http2,
+    limit::Place,
+    linger,
+    socket::Socket,
+    worker::{Open, Worker},
+};
 
 /// How HTTP/2 begins where nothing else announces it (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -20,16 +30,19 @@ enum Protocol {
     Http2,
 }
 
+/// Who is at the other end of a connection that was accepted, and what it is counted by.
+pub(crate) struct Admitted {
+    pub(crate) peer: SocketAddr,
+    pub(crate) place: Place,
+    pub(crate) open: Open,
+}
+
 /// Serves a connection to its end.
-pub(crate) async fn serve<H: Handler>(
-    worker: Arc<Worker<H>>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    place: Place,
-) {
+pub(crate) async fn serve<H: Handler>(worker: Arc<Worker<H>>, stream: TcpStream, admitted: Admitted) {
     let Some(acceptor) = &worker.tls else {
-        return sniff_and_serve(worker, Socket::Plain(stream), peer, place).await;
+        return sniff_and_serve(worker, Socket::Plain(stream), admitted).await;
     };
+    let peer = admitted.peer;
     let accepted = match timeout(worker.options.handshake_timeout, acceptor.accept(stream)).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
@@ -38,25 +51,25 @@ pub(crate) async fn serve<H: Handler>(
     let negotiated = accepted.get_ref().1.alpn_protocol() == Some(b"h2");
     let socket = Socket::Tls(Box::new(accepted));
     match negotiated {
-        true => run(worker, socket, BytesMut::new(), Protocol::Http2, (peer, place)).await,
-        false => sniff_and_serve(worker, socket, peer, place).await,
+        true => run(worker, socket, BytesMut::new(), Protocol::Http2, admitted).await,
+        false => sniff_and_serve(worker, socket, admitted).await,
     }
 }
 
-async fn sniff_and_serve<H: Handler>(
-    worker: Arc<Worker<H>>,
-    mut socket: Socket,
-    peer: SocketAddr,
-    place: Place,
-) {
+async fn sniff_and_serve<H: Handler>(worker: Arc<Worker<H>>, mut socket: Socket, admitted: Admitted) {
+    let leaving = async {
+        worker.stop.stopping().await;
+        sleep(worker.options.drain_idle).await;
+    };
     let sniffed = tokio::select! {
+        biased;
         sniffed = timeout(worker.options.first_byte_timeout, sniff(&mut socket)) => sniffed,
-        () = worker.stop.stopping() => return,
+        () = leaving => return linger::close(socket, &worker.stop).await,
     };
     match sniffed {
-        Ok(Some((protocol, read))) => run(worker, socket, read, protocol, (peer, place)).await,
+        Ok(Some((protocol, read))) => run(worker, socket, read, protocol, admitted).await,
         Ok(None) => {}
-        Err(_) => worker.handler.overdue(Phase::FirstByte, peer),
+        Err(_) => worker.handler.overdue(Phase::FirstByte, admitted.peer),
     }
 }
 
@@ -81,7 +94,7 @@ async fn run<H: Handler>(
     socket: Socket,
     read: BytesMut,
     protocol: Protocol,
-    (peer, place): (SocketAddr, Place),
+    Admitted { peer, place, open }: Admitted,
 ) {
     let connection = Arc::new(Connection {
         peer,
@@ -95,7 +108,7 @@ async fn run<H: Handler>(
         stop: worker.stop.clone(),
         interim: Default::default(),
         _place: place,
-        _open: worker.opened(),
+        _open: open,
     });
     match protocol {
         Protocol::Http1 => {

@@ -7,7 +7,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use bytes::BytesMut;
@@ -17,7 +17,9 @@ use parking_lot::Mutex;
 use tokio::{io::AsyncWriteExt, sync::oneshot, time::timeout};
 
 use super::{
-    BoxError, Carrier, Connection, Handler, Incoming, Interim, OnUpgrade, Phase, refuse,
+    BoxError, Carrier, Connection, Handler, Incoming, Interim, OnUpgrade, Phase,
+    linger::SILENCE,
+    refuse,
     socket::Socket,
     wire::{Upgraded, Wire, WireBody, Writer},
     worker::Worker,
@@ -28,8 +30,6 @@ use crate::http1::{
     request::{Parser, RequestHead},
 };
 
-/// A client that was told the end and sends nothing for so long has read it, or never will.
-const SILENCE: Duration = Duration::from_secs(2);
 /// Headers of a message that the connection keeps the space of, at most.
 const SPARE: usize = 64;
 
@@ -48,6 +48,7 @@ pub(super) async fn serve<H: Handler>(
         outbox: Outbox::default(),
         spare: HeaderMap::new(),
         unread: worker.options.max_unread,
+        leaving: false,
     };
     loop {
         let head = match std::future::poll_fn(|cx| client.poll_head(cx)).await {
@@ -74,6 +75,8 @@ struct Client<'a, H: Handler> {
     spare: HeaderMap,
     /// Bytes of the message at hand that may still be read and thrown away.
     unread: u64,
+    /// The listener stops, and a request that is on its way is waited for.
+    leaving: bool,
 }
 
 /// What comes after a message.
@@ -95,8 +98,8 @@ struct To {
 }
 
 impl<H: Handler> Client<'_, H> {
-    /// The next request; none if the client, or this end, has had enough. An error is the answer to
-    /// what cannot be served.
+    /// The next request; none if the client has had enough, or all connections are cut off. An error is
+    /// what is said last: the answer to what cannot be served, or nothing to a client that was idle.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<RequestHead>, Vec<u8>>> {
         let watch = &self.connection.watch;
         watch.register(cx.waker());
@@ -104,9 +107,11 @@ impl<H: Handler> Client<'_, H> {
             return Poll::Ready(Ok(None));
         }
         if let Some(phase) = watch.overdue() {
-            self.worker.handler.overdue(phase, self.connection.peer);
             let late = phase == Phase::RequestHead;
-            return Poll::Ready(if late { Err(refuse::timed_out()) } else { Ok(None) });
+            if late || !self.leaving {
+                self.worker.handler.overdue(phase, self.connection.peer);
+            }
+            return Poll::Ready(Err(if late { refuse::timed_out() } else { Vec::new() }));
         }
         let mut wire = self.wire.lock();
         loop {
@@ -127,7 +132,12 @@ impl<H: Handler> Client<'_, H> {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
                 Poll::Pending if self.connection.stop.is_stopping() && wire.read.is_empty() => {
-                    return Poll::Ready(Ok(None));
+                    // What the client sends now it sent before it could know: that is answered, and the
+                    // answer says that it is the last.
+                    if !std::mem::replace(&mut self.leaving, true) {
+                        watch.arm(Phase::KeepAlive, self.worker.options.drain_idle);
+                    }
+                    return Poll::Pending;
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -165,8 +175,10 @@ impl<H: Handler> Client<'_, H> {
         if keep_alive && self.discard().await {
             return After::Next;
         }
+        // A client that does not know yet that this was the last may have sent more.
+        let stopping = self.connection.stop.is_stopping();
         let wire = self.wire.lock();
-        After::Leave { unread: !wire.is_at_end() || !wire.read.is_empty() }
+        After::Leave { unread: stopping || !wire.is_at_end() || !wire.read.is_empty() }
     }
 
     /// Whether the request was read to its end, if necessary by reading what nobody wants of it.

@@ -216,7 +216,10 @@ impl<H: Handler> Client<'_, H> {
                         tracing::debug!(peer = %connection.peer, %error, "connection broke off");
                         return Poll::Ready(());
                     }
-                    None => return Poll::Ready(()),
+                    None => {
+                        self.traffic.part(connection);
+                        return Poll::Ready(());
+                    }
                 }
             }
             match (self.look_at_silence(cx), self.look_at_idleness()) {

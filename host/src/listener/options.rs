@@ -38,6 +38,9 @@ pub struct ListenerOptions {
     pub head_timeout: Duration,
     /// Between requests on one connection. Default 75 s.
     pub keep_alive_timeout: Duration,
+    /// How long an idle connection stays open once the listener stops, for a request that is on its way
+    /// already. Default 3 s.
+    pub drain_idle: Duration,
     /// How often deadlines are looked at, and so how coarse they are. Default 250 ms.
     pub tick: Duration,
 }
@@ -68,6 +71,7 @@ impl Default for ListenerOptions {
             handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(75),
+            drain_idle: Duration::from_secs(3),
             tick: Duration::from_millis(250),
         }
     }

@@ -12,10 +12,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 
-use super::{Clock, Handler, ListenerOptions, accept, limit::Limits, tls};
+use super::{
+    Clock, Handler, ListenerOptions, accept,
+    bind::{self, Bound},
+    limit::Limits,
+    tls,
+};
 use crate::pace::Pace;
 
 /// Why a listener could not be started.
@@ -116,6 +120,8 @@ impl Stop {
 /// A listener that runs.
 pub struct Running {
     address: SocketAddr,
+    /// Those that the workers listen on, to be handed over; none any more once it drains.
+    sockets: Vec<std::net::TcpListener>,
     stop: Arc<Stop>,
     limits: Arc<Limits>,
     clocks: Vec<Arc<Clock>>,
@@ -123,26 +129,34 @@ pub struct Running {
     options: ListenerOptions,
 }
 
-/// Binds and starts every worker; `handler` makes one for each, by number.
+/// Binds and starts every worker; `handler` makes one for each, by number. What is `inherited` listens
+/// already and is used where it is at the address that is wanted.
 pub fn start<H: Handler>(
     options: ListenerOptions,
+    inherited: Vec<std::net::TcpListener>,
     handler: impl Fn(usize, Arc<Clock>) -> Arc<H>,
 ) -> Result<Running, ListenError> {
     let certificates = options.tls.as_ref().map(tls::load).transpose()?;
     let certificates = certificates.map(|config| Arc::new(ArcSwap::new(config)));
-    let sockets = bind_all(&options)?;
-    let address = local_address(&sockets, &options)?;
+    let Bound { address, sockets } = bind::sockets(&options, inherited)?;
+    let kept: Vec<_> = sockets
+        .iter()
+        .flatten()
+        .map(std::net::TcpListener::try_clone)
+        .collect::<Result<_, _>>()
+        .map_err(|source| ListenError::Bind { address, source })?;
     let (stop, said) = (Arc::new(Stop::default()), Arc::new(Pace::default()));
     let limits = Limits::new(options.max_connections, options.max_connections_per_peer);
     let mut running = Running {
         address,
+        sockets: kept,
         stop: stop.clone(),
         limits: limits.clone(),
         clocks: Vec::new(),
         threads: Vec::new(),
         options: options.clone(),
     };
-    for (number, socket) in sockets.into_iter().enumerate() {
+    for (number, sockets) in sockets.into_iter().enumerate() {
         let clock = Arc::new(Clock::default());
         running.clocks.push(clock.clone());
         let worker = Arc::new(Worker {
@@ -155,70 +169,25 @@ pub fn start<H: Handler>(
             tls: certificates.clone().map(tls::Acceptor::new),
             open: Arc::new(watch::channel(0).0),
         });
-        running.threads.push(spawn(number, worker, socket).map_err(ListenError::Thread)?);
+        running.threads.push(spawn(number, worker, sockets).map_err(ListenError::Thread)?);
     }
     Ok(running)
-}
-
-fn bind_all(options: &ListenerOptions) -> Result<Vec<std::net::TcpListener>, ListenError> {
-    let mut address = options.listen;
-    let mut sockets = Vec::new();
-    // With SO_REUSEPORT alone, a second process would silently take half of the connections.
-    let alone = bind(address, Share::Alone).map(drop);
-    alone.map_err(|source| ListenError::Bind { address, source })?;
-    for _ in 0..options.worker_count() {
-        let bound = bind(address, Share::WithWorkers);
-        let listening = bound.and_then(|socket| {
-            socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-            Ok(std::net::TcpListener::from(socket))
-        });
-        let socket = listening.map_err(|source| ListenError::Bind { address, source })?;
-        // Port 0: the others join the port that the first was given.
-        address = socket.local_addr().map_err(|source| ListenError::Bind { address, source })?;
-        sockets.push(socket);
-    }
-    Ok(sockets)
-}
-
-#[derive(PartialEq)]
-enum Share {
-    Alone,
-    WithWorkers,
-}
-
-fn bind(address: SocketAddr, share: Share) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if share == Share::WithWorkers {
-        socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-fn local_address(
-    sockets: &[std::net::TcpListener],
-    options: &ListenerOptions,
-) -> Result<SocketAddr, ListenError> {
-    let address = options.listen;
-    let first = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr);
-    first.map_err(|source| ListenError::Bind { address, source })
 }
 
 fn spawn<H: Handler>(
     number: usize,
     worker: Arc<Worker<H>>,
-    socket: std::net::TcpListener,
+    sockets: Vec<std::net::TcpListener>,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name(format!("proxy-{number}"));
-    thread.spawn(move || runtime.block_on(run(number, worker, socket)))
+    thread.spawn(move || runtime.block_on(run(number, worker, sockets)))
 }
 
-async fn run<H: Handler>(number: usize, worker: Arc<Worker<H>>, socket: std::net::TcpListener) {
-    let listener = match tokio::net::TcpListener::from_std(socket) {
-        Ok(listener) => listener,
+async fn run<H: Handler>(number: usize, worker: Arc<Worker<H>>, sockets: Vec<std::net::TcpListener>) {
+    let listeners = sockets.into_iter().map(tokio::net::TcpListener::from_std).collect();
+    let listeners: Vec<_> = match listeners {
+        Ok(listeners) => listeners,
         Err(error) => return tracing::error!(%error, "cannot use the listening socket"),
     };
     let supervisor = worker.handler.supervisor();
@@ -231,8 +200,11 @@ async fn run<H: Handler>(number: usize, worker: Arc<Worker<H>>, socket: std::net
         let follow = move || tls::follow(files.clone(), acceptor.clone());
         tokio::spawn(supervisor.clone().keep("proxy-certificates", follow));
     }
-    supervisor.finish("proxy-accept", || accept::run(worker.clone(), &listener)).await;
-    drop(listener);
+    let (accepts, tasks) = (&worker, &supervisor);
+    let accepting =
+        |listener| tasks.finish("proxy-accept", move || accept::run(Arc::clone(accepts), listener));
+    futures_util::future::join_all(listeners.iter().map(accepting)).await;
+    listeners.into_iter().for_each(|listener| accept::rest(&worker, listener));
     worker.ended(&worker.open).await;
 }
 
@@ -285,6 +257,11 @@ impl Running {
         self.limits.open()
     }
 
+    /// The listening sockets once more, for another process to go on with.
+    pub fn sockets(&self) -> io::Result<Vec<std::net::TcpListener>> {
+        self.sockets.iter().map(std::net::TcpListener::try_clone).collect()
+    }
+
     /// How it was started.
     pub fn options(&self) -> &ListenerOptions {
         &self.options
@@ -293,6 +270,8 @@ impl Running {
     /// Accepts nothing more, lets what runs come to its end, and cuts off what still runs after
     /// `grace`. Returns once every worker has ended.
     pub async fn drain(mut self, grace: Duration) {
+        // With one of these open the kernel would go on to take connections that nobody accepts.
+        self.sockets.clear();
         self.go(Step::Stopping);
         let (stop, clocks) = (self.stop.clone(), self.clocks.clone());
         let cut_off = tokio::spawn(async move {

@@ -45,6 +45,9 @@ pub struct Settings {
     pub tunnel_timeout: Duration,
     /// Further servers that a message may try.
     pub retries: u32,
+    /// After which a request that is safe goes to another server if its own has not begun to answer; none:
+    /// after the response timeout.
+    pub retry_timeout: Option<Duration>,
     /// Percent of the messages that may be retries.
     pub retry_budget: u32,
     /// Percent of a service's servers that may be ejected at once.
@@ -74,6 +77,7 @@ impl Settings {
             response_timeout: proxy.timeouts.response,
             tunnel_timeout: proxy.timeouts.tunnel,
             retries: proxy.retry.attempts,
+            retry_timeout: proxy.retry.timeout,
             retry_budget: proxy.retry.budget,
             most_ejected: proxy.ejection.most,
             via: Via::new(router),
@@ -156,6 +160,7 @@ pub fn listener_options(proxy: &ProxyConfig) -> ListenerOptions {
         handshake_timeout: proxy.timeouts.handshake,
         head_timeout: proxy.timeouts.head,
         keep_alive_timeout: proxy.timeouts.keep_alive,
+        drain_idle: proxy.timeouts.drain_idle,
         tick: tick(proxy),
         ..ListenerOptions::default()
     }
@@ -164,8 +169,8 @@ pub fn listener_options(proxy: &ProxyConfig) -> ListenerOptions {
 /// Deadlines are looked at eight times in the shortest of them, within 5 to 250 ms.
 fn tick(proxy: &ProxyConfig) -> Duration {
     let times = &proxy.timeouts;
-    let all = [times.first_byte, times.head, times.keep_alive, times.body, times.response];
-    let shortest = all.into_iter().filter(|time| !time.is_zero()).min();
+    let all = [times.first_byte, times.head, times.keep_alive, times.body, times.response, times.drain_idle];
+    let shortest = all.into_iter().chain(proxy.retry.timeout).filter(|time| !time.is_zero()).min();
     let tick = shortest.map_or(Duration::MAX, |shortest| shortest / 8);
     tick.clamp(Duration::from_millis(5), Duration::from_millis(250))
 }

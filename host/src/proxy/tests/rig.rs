@@ -68,7 +68,7 @@ impl Rig {
             metrics,
             tasks: crate::supervise::Supervisor::default(),
         };
-        let proxy = Proxy::start(listener_options(&config.proxy), parts).unwrap();
+        let proxy = Proxy::start(listener_options(&config.proxy), Vec::new(), parts).unwrap();
         Self { proxy, registry, planner, table }
     }
 
