@@ -1,12 +1,14 @@
 //! Sends a message to its server, or to another where that is safe and the budget allows it.
 //!
 //! Safe is a message of which no server can have seen anything, one that its server says it has not
-//! begun (RFC 9113, section 8.7), and one that is idempotent (RFC 9110, section 9.2.2) and has no body,
-//! whose pooled connection broke before any answer.
+//! begun (RFC 9113, section 8.7), one that is idempotent (RFC 9110, section 9.2.2) and has no body,
+//! whose pooled connection broke before any answer, and one that asks and changes nothing, whose server
+//! does not begin to answer ([`super::stall`]).
 
 use std::{
     net::IpAddr,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
+    task::Poll,
 };
 
 use http::{Method, Request, Response, StatusCode, Uri, Version, header, uri::Scheme};
@@ -20,6 +22,7 @@ use super::{
     respond::Refusal,
     route::{self, Choice},
     sources::Known,
+    stall::{self, Outcome, Patience},
     upload::{TooLong, TooSlow},
 };
 use crate::{
@@ -52,12 +55,31 @@ struct Failed {
     /// It may go to the same server once more, on these: the connection had been open for a while, and
     /// its server may just have closed it, or wants no more on it.
     same: Option<Connections>,
+    /// The server took it, and has not begun to answer.
+    stalled: bool,
 }
 
 impl Failed {
-    fn finally(why: Refusal) -> Self {
-        Self { why, again: None, same: None }
+    fn new(why: Refusal, again: Option<RequestBody>, same: Option<Connections>) -> Self {
+        Self { why, again, same, stalled: false }
     }
+
+    fn finally(why: Refusal) -> Self {
+        Self::new(why, None, None)
+    }
+
+    fn stalled() -> Self {
+        let why = Refusal::Overdue(Phase::ResponseHead);
+        Self { stalled: true, ..Self::new(why, Some(RequestBody::Empty), None) }
+    }
+}
+
+/// Why a server is waited for no longer.
+enum Late {
+    /// It has not begun to answer, and another can take the message.
+    Stalled,
+    /// What was waited for last took too long.
+    Overdue,
 }
 
 impl Outbound<'_> {
@@ -67,7 +89,13 @@ impl Outbound<'_> {
         mut choice: Choice,
         body: RequestBody,
     ) -> Result<Forwarded, Refusal> {
-        match self.send(inbound, &mut choice, body).await {
+        let mut stalled = false;
+        let sent = self.send(inbound, &mut choice, body, &mut stalled).await;
+        if stalled {
+            let outcome = if sent.is_ok() { Outcome::Answered } else { Outcome::Failed };
+            inbound.worker().metrics.stalled(outcome);
+        }
+        match sent {
             Ok(response) => Ok(Forwarded { response, choice }),
             Err(why) => {
                 inbound.exchange.server = Some(choice.endpoint);
@@ -81,16 +109,18 @@ impl Outbound<'_> {
         inbound: &mut Inbound,
         choice: &mut Choice,
         mut body: RequestBody,
+        stalled: &mut bool,
     ) -> Result<Response<ResponseBody>, Refusal> {
         inbound.worker().budget.deposit(self.settings().retry_budget);
         body = gather(inbound, body, self.settings().body_timeout).await?;
         let mut avoid = Vec::new();
         let mut connections = Connections::Any;
         loop {
-            let failed = match self.attempt(inbound, choice, connections, body).await {
+            let failed = match self.attempt(inbound, choice, &avoid, connections, body).await {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
+            *stalled |= failed.stalled;
             let Some(again) = failed.again else { return Err(failed.why) };
             if let (Some(same), Connections::Any) = (failed.same, connections) {
                 connections = same;
@@ -131,6 +161,7 @@ impl Outbound<'_> {
         &self,
         inbound: &Inbound,
         choice: &Choice,
+        avoid: &[u32],
         connections: Connections,
         body: RequestBody,
     ) -> Result<Response<ResponseBody>, Failed> {
@@ -142,35 +173,57 @@ impl Outbound<'_> {
         let repeatable = bodiless && is_idempotent(&inbound.head.method);
         let request = outgoing(endpoint, inbound, body).map_err(Failed::finally)?;
         let exchange = &inbound.exchange;
+        let mut patience = Patience::of(&inbound.head.method, bodiless, self.settings());
         match whole {
-            true => exchange.watch.arm(Phase::ResponseHead, self.settings().response_timeout),
+            true => exchange.watch.arm(Phase::ResponseHead, patience.first),
             false => exchange.watch.arm(Phase::RequestBody, self.settings().body_timeout),
         }
         let mut sending = std::pin::pin!(inbound.worker().pools.send(endpoint, connections, request, peer));
-        let sent = std::future::poll_fn(|cx| match exchange.is_overdue(cx) {
-            true => std::task::Poll::Ready(None),
-            false => sending.as_mut().poll(cx).map(Some),
+        let ended = std::future::poll_fn(|cx| {
+            if exchange.is_overdue(cx) {
+                match self.overdue(inbound, choice, avoid, &mut patience) {
+                    Some(late) => return Poll::Ready(Err(late)),
+                    None => inbound.worker().metrics.stalled(Outcome::Kept),
+                }
+            }
+            sending.as_mut().poll(cx).map(Ok)
         });
-        match sent.await {
-            Some(Sent::Answered(response)) => {
+        let sent = match ended.await {
+            Ok(sent) => sent,
+            Err(Late::Stalled) => {
+                failed();
+                inbound.worker().metrics.reports.stalled(exchange, &inbound.head, endpoint.uri.as_str());
+                exchange.watch.disarm();
+                return Err(Failed::stalled());
+            }
+            Err(Late::Overdue) => {
+                let phase = exchange.watch.phase();
+                if phase == Phase::ResponseHead {
+                    failed();
+                }
+                return Err(Failed::finally(Refusal::Overdue(phase)));
+            }
+        };
+        match sent {
+            Sent::Answered(response) => {
                 match is_unable(response.status()) {
                     true => failed(),
                     false => endpoint.succeeded(),
                 }
                 Ok(response)
             }
-            Some(Sent::Unsent(body, error)) => {
+            Sent::Unsent(body, error) => {
                 if matches!(error, UpstreamError::Connect { .. }) {
                     failed();
                 }
                 // What this router lacks it lacks for every server.
                 let again = (!error.is_local()).then_some(body);
-                Err(Failed { why: Refusal::Upstream(error), again, same: None })
+                Err(Failed::new(Refusal::Upstream(error), again, None))
             }
-            Some(Sent::Refused { body, next, error }) => {
-                Err(Failed { why: Refusal::Upstream(error), again: body, same: Some(next) })
+            Sent::Refused { body, next, error } => {
+                Err(Failed::new(Refusal::Upstream(error), body, Some(next)))
             }
-            Some(Sent::Broken { body, reused, error }) => {
+            Sent::Broken { body, reused, error } => {
                 if let Some(why) = clients_fault(&error) {
                     return Err(Failed::finally(why));
                 }
@@ -180,15 +233,32 @@ impl Outbound<'_> {
                 }
                 let again = body.or_else(|| (repeatable && lost).then_some(RequestBody::Empty));
                 let same = reused.then_some(Connections::New);
-                Err(Failed { why: Refusal::Upstream(error), again, same })
+                Err(Failed::new(Refusal::Upstream(error), again, same))
             }
-            None => {
-                let phase = exchange.watch.phase();
-                if phase == Phase::ResponseHead {
-                    failed();
-                }
-                Err(Failed::finally(Refusal::Overdue(phase)))
+        }
+    }
+
+    /// What becomes of a message whose server takes too long; none: it is waited for longer.
+    fn overdue(
+        &self,
+        inbound: &Inbound,
+        choice: &Choice,
+        avoid: &[u32],
+        patience: &mut Patience,
+    ) -> Option<Late> {
+        let watch = &inbound.exchange.watch;
+        if watch.phase() != Phase::ResponseHead {
+            return Some(Late::Overdue);
+        }
+        if patience.movable && stall::can_move(self.known.plan, choice, avoid, &inbound.worker().budget) {
+            return Some(Late::Stalled);
+        }
+        match patience.rest.take() {
+            Some(rest) => {
+                watch.arm(Phase::ResponseHead, rest);
+                None
             }
+            None => Some(Late::Overdue),
         }
     }
 }
@@ -299,6 +369,11 @@ impl Budget {
         if now < FULL {
             self.0.store(FULL.min(now + percent), Relaxed);
         }
+    }
+
+    /// Whether a retry can be paid.
+    pub(super) fn suffices(&self) -> bool {
+        self.0.load(Relaxed) >= RETRY
     }
 
     fn withdraw(&self) -> bool {

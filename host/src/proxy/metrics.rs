@@ -8,7 +8,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use super::report::Reports;
+use super::{report::Reports, stall::Outcome};
 use crate::{
     listener::{Phase, Unserved},
     token::Doubt,
@@ -31,6 +31,7 @@ pub struct Metrics {
     pub retries: IntCounter,
     /// Messages that would have been, had the budget allowed it.
     pub retries_denied: IntCounter,
+    stalled: IntCounterVec,
     /// Tunnels open now.
     pub tunnels: IntGauge,
     /// Plans compiled.
@@ -87,6 +88,13 @@ impl Metrics {
                 "retries_denied_total",
                 "Requests not sent to a second server because the budget for that was spent.",
             ))?,
+            stalled: IntCounterVec::new(
+                opts(
+                    "stalled_total",
+                    "Requests whose server did not begin to answer while another might, by what became of them.",
+                ),
+                &["outcome"],
+            )?,
             tunnels: IntGauge::with_opts(opts("tunnels", "Upgraded connections open now."))?,
             plans: IntCounter::with_opts(opts("plans_total", "Routing plans compiled."))?,
         };
@@ -97,11 +105,15 @@ impl Metrics {
         registry.register(Box::new(metrics.unserved.clone()))?;
         registry.register(Box::new(metrics.tokens.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
+        registry.register(Box::new(metrics.stalled.clone()))?;
         registry.register(Box::new(metrics.retries_denied.clone()))?;
         registry.register(Box::new(metrics.tunnels.clone()))?;
         registry.register(Box::new(metrics.plans.clone()))?;
         for phase in Phase::ALL {
             metrics.timeouts.with_label_values(&[phase.name()]);
+        }
+        for outcome in Outcome::ALL {
+            metrics.stalled.with_label_values(&[outcome.name()]);
         }
         for why in Unserved::ALL {
             metrics.unserved.with_label_values(&[why.name()]);
@@ -141,6 +153,11 @@ impl Metrics {
     pub fn token(&self, outcome: Result<(), Doubt>) {
         let outcome = outcome.map_or_else(Doubt::name, |()| "verified");
         self.tokens.with_label_values(&[outcome]).inc();
+    }
+
+    /// A server did not begin to answer.
+    pub(super) fn stalled(&self, outcome: Outcome) {
+        self.stalled.with_label_values(&[outcome.name()]).inc();
     }
 
     /// A phase took too long.

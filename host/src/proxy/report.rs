@@ -53,9 +53,14 @@ impl Reports {
         Ok(Self { by_cause: Mutex::default(), refusals })
     }
 
-    /// Counts one. How many of this cause were not said before it, if this one may be said.
+    /// Counts one that is refused or failed. How many of this cause were not said before it, if this one may
+    /// be said.
     fn admit(&self, cause: &'static str, now: Instant) -> Option<u64> {
         self.refusals.with_label_values(&[cause]).inc();
+        self.turn(cause, now)
+    }
+
+    fn turn(&self, cause: &'static str, now: Instant) -> Option<u64> {
         let mut by_cause = self.by_cause.lock();
         let said = by_cause.entry(cause).or_insert(Said { left: BURST, at: now, suppressed: 0 });
         let earned = now.saturating_duration_since(said.at).as_millis() / EACH.as_millis();
@@ -93,6 +98,18 @@ impl Reports {
             Refusal::Rejected(..) | Refusal::Options => say!(debug),
             _ => say!(info),
         }
+    }
+
+    /// A request goes to another server because its own does not begin to answer.
+    pub(super) fn stalled(&self, exchange: &Exchange, head: &Parts, server: &str) {
+        let cause = "server-stalled";
+        let Some(suppressed) = self.turn(cause, Instant::now()) else { return };
+        let Line { service, client, peer, .. } = Line::of(exchange);
+        let (method, path) = (shown(head.method.as_str()), shown(head.uri.path()));
+        tracing::warn!(
+            cause, service, server, client, %peer, %method, %path, suppressed,
+            "the server does not begin to answer; another is asked"
+        );
     }
 
     /// The body of a response broke off after its head was sent.

@@ -2,6 +2,7 @@
 
 mod connections;
 mod detours;
+mod draining;
 mod early;
 mod framing;
 mod http2;
@@ -9,6 +10,7 @@ mod http2_clients;
 mod http2_servers;
 mod rig;
 mod routing;
+mod stalls;
 mod strict;
 mod trouble;
 mod tunnels;
