@@ -8,7 +8,8 @@
 //! while, longer after each relapse.
 //!
 //! Clocks of the wall cannot tell a guest that computes from a thread that has to wait for a processor, and those
-//! that can cost as much as a call. So calls are only looked at closely after one of them took long.
+//! that can cost as much as a call. So calls are only looked at closely after one of them took long, and that one
+//! is charged only if it missed its deadline: one during which the whole process stood still ends by itself.
 
 use std::time::{Duration, Instant};
 
@@ -20,10 +21,6 @@ const SHARE: u32 = 20;
 
 /// What they may take at once.
 const BURST: Duration = Duration::from_millis(100);
-
-/// A call that took so long by the wall's clock is charged even before anybody looked closely: no ordinary
-/// thread waits for a processor for that long.
-const TOO_LONG: Duration = Duration::from_millis(50);
 
 /// For so long it has to keep to its share to be called in place again, and after that without any long call
 /// until nobody looks closely any more.
@@ -41,6 +38,14 @@ pub(super) enum Standing {
     Measured,
     /// On threads of its own.
     Confined,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    OfItself,
+    /// It missed its deadline.
+    Late,
 }
 
 /// The account of one build.
@@ -71,14 +76,14 @@ impl Conduct {
 
     /// A call held a thread for so long, or took so long while nobody looked closely. How the next ones
     /// are to be made, if that is another way.
-    pub(super) fn charge(&mut self, took: Duration, now: Instant) -> Option<Standing> {
+    pub(super) fn charge(&mut self, took: Duration, end: End, now: Instant) -> Option<Standing> {
         let long = took >= LONG;
         match self.standing {
             Standing::InPlace if !long => None,
             Standing::InPlace => {
-                let over = took >= TOO_LONG && self.owes(took, now);
+                let over = end == End::Late && self.owes(took, now);
                 self.last = now;
-                Some(if over { self.confine(now) } else { self.become_(Standing::Measured) })
+                Some(if over { self.confine(now) } else { self.set(Standing::Measured) })
             }
             Standing::Measured if long => {
                 self.last = now;
@@ -88,7 +93,7 @@ impl Conduct {
                 let calm = now.saturating_duration_since(self.last) >= CALM;
                 calm.then(|| {
                     self.calm = CALM;
-                    self.become_(Standing::InPlace)
+                    self.set(Standing::InPlace)
                 })
             }
             Standing::Confined => {
@@ -114,10 +119,10 @@ impl Conduct {
 
     fn confine(&mut self, now: Instant) -> Standing {
         self.last = now;
-        self.become_(Standing::Confined)
+        self.set(Standing::Confined)
     }
 
-    fn become_(&mut self, standing: Standing) -> Standing {
+    fn set(&mut self, standing: Standing) -> Standing {
         self.standing = standing;
         standing
     }
@@ -150,12 +155,13 @@ mod tests {
             Self { conduct: Conduct::new(now), now }
         }
 
-        /// So many calls in a row, of so long each, one every so often; how it stands then.
+        /// So many calls in a row, of so long each, one every so often; how it stands then. The deadline is 50 ms.
         fn calls(&mut self, calls: u32, took: Duration, every: Duration) -> Standing {
+            let end = if took < 50 * MS { End::OfItself } else { End::Late };
             for _ in 0..calls {
                 self.now += every;
                 self.conduct.release(self.now);
-                self.conduct.charge(took, self.now);
+                self.conduct.charge(took, end, self.now);
             }
             self.conduct.standing()
         }
@@ -190,6 +196,14 @@ mod tests {
         ] {
             assert_eq!(Build::new().calls(1000, took, every), Standing::Confined, "{what}");
         }
+    }
+
+    #[test]
+    fn a_process_that_stood_still_is_no_fault_of_its_guests() {
+        let mut build = Build::new();
+        let standing = build.conduct.charge(10_000 * MS, End::OfItself, build.now);
+        assert_eq!(standing, Some(Standing::Measured));
+        assert_eq!(build.calls(1000, MS / 2, MS), Standing::Measured);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod presence;
 mod probation;
+mod replaced;
 mod switch;
 
 use std::{

@@ -1,8 +1,9 @@
 //! A filter that reads bodies and says their length in the header `length`; the header `replace`
-//! has it send other bytes instead, and `fault: loop` has it never come to an end.
+//! has it send other bytes instead, and `fault: loop` has it never come to an end. With `config.fails` it traps
+//! once it has done all that.
 
 use message_flow_sdk::{
-    RequestFilter, ResponseFilter, Verdict, request, request_body, response, response_body,
+    RequestFilter, ResponseFilter, Verdict, config, request, request_body, response, response_body,
 };
 
 struct Reader;
@@ -20,6 +21,10 @@ impl RequestFilter for Reader {
         }
         if let Some(text) = request::header("replace") {
             request_body::replace(text.as_bytes()).map_err(|error| format!("{error:?}"))?;
+        }
+        if config::get("fails").is_some() {
+            request::set_header("replace", "what a trap leaves");
+            panic!("config.fails is there");
         }
         Ok(Verdict::Forward)
     }

@@ -111,3 +111,23 @@ async fn a_confined_plugin_serves_and_is_let_out() {
     gateway.get("/filtered/").send().await.expect(200);
     assert_eq!(upstream.last().header("faulty"), "fine");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confined_filter_reads_bodies() {
+    let upstream = Upstream::start("a").await;
+    let config = "[plugin.reader]\ndeadline = \"1s\"\n";
+    let gateway = Gateway::setup().config(config).plugin("reader", guests::wasm("reader")).start().await;
+    gateway.active("reader").await;
+    gateway.put("chat", json!({ "server": upstream.uri(), "filters": ["reader"] })).await;
+    for _ in 0..2 {
+        gateway.get("/chat/").header("fault", "loop").send().await.expect(503);
+    }
+    gateway.plugin("reader", |entry| entry["confined"].is_object()).await;
+    let body = "x".repeat(200_000);
+    let call = gateway.call("POST", "/chat/echo").header("shout", "yes").body(body.clone());
+    let reply = call.send().await.expect(200);
+    assert_eq!(upstream.last().header("length"), "200000");
+    assert_eq!((reply.header("response-length"), reply.text()), ("200000", body.to_uppercase()));
+    let call = gateway.call("POST", "/chat/echo").header("replace", "another").body(body);
+    assert_eq!(call.send().await.expect(200).text(), "another");
+}

@@ -84,3 +84,43 @@ async fn a_filter_that_traps_after_it_counted_costs_three() {
     let count: usize = upstream.last().header("count").parse().unwrap();
     assert_eq!(count, upstream.seen().len() + 3, "each message counted once");
 }
+
+#[tokio::test]
+async fn the_build_before_gets_the_message_and_its_body_as_they_were() {
+    let upstream = Upstream::start("a").await;
+    let config = "[plugin.reader]\nrollback = true\n";
+    let gateway = Gateway::setup().config(config).plugin("reader", guests::wasm("reader")).start().await;
+    let first = gateway.active("reader").await["generation"].clone();
+    gateway.put("chat", json!({ "server": upstream.uri(), "filters": ["reader"] })).await;
+    gateway.reconfigure(format!("{config}config = {{ fails = \"yes\" }}\n"));
+    gateway.plugin("reader", |entry| entry["state"] == "active" && entry["generation"] != first).await;
+    for replace in ["", "instead"] {
+        let call = gateway.call("POST", "/chat/echo").body("0123456789");
+        let call = if replace.is_empty() { call } else { call.header("replace", replace) };
+        let reply = call.send().await.expect(200);
+        let sent = if replace.is_empty() { "0123456789" } else { replace };
+        assert_eq!((reply.text().as_str(), upstream.last().header("replace")), (sent, replace));
+        assert_eq!(upstream.last().header("length"), "10");
+    }
+    gateway.logged("plugin rolled back").await;
+    gateway.plugin("reader", |entry| entry["state"] == "active" && entry["generation"] == first).await;
+}
+
+#[tokio::test]
+async fn a_next_build_that_traps_costs_its_clients_no_message() {
+    let upstream = Upstream::start("a").await;
+    let gateway = Gateway::setup()
+        .config("[plugin.gate]\nshadow = \"{dir}/plugins/gate-next.wasm\"\ncanary = 100\n")
+        .plugin("gate", guests::wasm("gate"))
+        .plugin("gate-next", guests::wasm("trapper"))
+        .start()
+        .await;
+    gateway.plugin("gate@next", |entry| entry["state"] == "trial").await;
+    gateway.put("chat", json!({ "server": upstream.uri(), "filters": ["gate"] })).await;
+    for _ in 0..3 {
+        gateway.get("/chat/").header("reject", "418").send().await.expect(418);
+        gateway.get("/chat/").send().await.expect(200);
+    }
+    let failed = gateway.plugin("gate@next", |entry| entry["state"] == "failed").await;
+    assert!(failed["error"].as_str().unwrap_or_default().contains("trapped"), "{failed}");
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::Generation;
 use crate::{
     plugin::{
-        conduct::{Conduct, Standing},
+        conduct::{Conduct, End, Standing},
         published::Confinement,
     },
     units::{Span, utc},
@@ -31,9 +31,9 @@ impl Generation {
 
     /// A call held a worker, or a thread of its own, for so long.
     #[cold]
-    pub(super) fn charge(&self, held: Duration) {
+    pub(super) fn charge(&self, held: Duration, end: End) {
         let mut account = self.account.lock();
-        let Some(standing) = account.conduct.charge(held, Instant::now()) else { return };
+        let Some(standing) = account.conduct.charge(held, end, Instant::now()) else { return };
         self.care.set_standing(standing);
         if standing != Standing::Confined {
             return;

@@ -15,7 +15,7 @@ use super::{Generation, first_moments::Crash};
 use crate::plugin::{
     CallError, Message,
     call::Cause,
-    conduct::{LONG, Standing},
+    conduct::{End, LONG, Standing},
     instance::{Answer, Params},
     message::Place,
     meter::Meter,
@@ -74,7 +74,8 @@ impl Generation {
         // A call in place that nobody measured held its thread all the time; one that waits is measured in parts.
         let held = if meter.is_exact() || self.template.shape.waits { meter.held() } else { took };
         if (held >= LONG || meter.is_exact()) && message.place != Place::Elsewhere {
-            self.charge(held);
+            let late = matches!(&result, Err(CallError { cause: Cause::Deadline(..), .. }));
+            self.charge(held, if late { End::Late } else { End::OfItself });
         }
         let result = result.inspect_err(|error| self.trouble(error, message));
         if self.settings().durable_state {

@@ -8,7 +8,10 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::Reconciler;
+use super::{
+    Reconciler,
+    replaced::{Kept, Replaced},
+};
 use crate::{
     files,
     plugin::{
@@ -47,10 +50,6 @@ pub enum SwitchError {
     Stopping,
 }
 
-/// The file that stands for a default plugin that had no file.
-const BUILTIN: &str = ".builtin";
-const REJECTED: &str = ".rolled-back";
-
 impl Reconciler {
     /// Changes files; the look that follows does the rest.
     pub(super) fn switch(&mut self, name: &str, switch: Switch) -> Result<(), SwitchError> {
@@ -61,9 +60,9 @@ impl Reconciler {
             (Switch::Promote, Some(trial)) => self.promote(name, &trial.content).map_err(failed),
             (Switch::Promote, None) => Err(SwitchError::NothingNext(name.to_owned())),
             (Switch::RollBack, Some(trial)) => self.reject(name, &trial.content.sha256).map_err(failed),
-            (Switch::RollBack, None) => match self.kept(name) {
+            (Switch::RollBack, None) => match self.replaced().kept(name) {
                 Some(kept) => {
-                    let switched = self.reject(name, &active.sha256).and_then(|()| self.restore(name, &kept));
+                    let switched = self.restore(name, &kept).and_then(|()| self.reject(name, &active.sha256));
                     self.presence.removed(name);
                     switched.map_err(failed)
                 }
@@ -84,20 +83,10 @@ impl Reconciler {
 
     fn promote(&self, name: &str, next: &Content) -> io::Result<()> {
         tracing::info!(plugin = name, sha256 = &*next.sha256, "promoted");
-        files::make_directory(&self.replaced())?;
-        if let Some((kept, _)) = self.kept(name) {
-            fs::remove_file(kept)?;
-        }
         let before = self.files.get(name).and_then(|file| file.content.as_ref().ok());
-        match before {
-            Some(before) => {
-                let kept = self.replaced().join(format!("{name}{}", before.format.extension()));
-                files::replace(&kept, &before.bytes)?;
-                if before.format != next.format {
-                    fs::remove_file(self.file(name, before.format))?;
-                }
-            }
-            None => files::replace(&self.replaced().join(format!("{name}{BUILTIN}")), b"")?,
+        self.replaced().keep(name, before)?;
+        if let Some(before) = before.filter(|before| before.format != next.format) {
+            fs::remove_file(self.file(name, before.format))?;
         }
         files::replace_shown(&self.file(name, next.format), &next.bytes)
     }
@@ -105,36 +94,25 @@ impl Reconciler {
     /// The build with this hash is not tried out any more.
     fn reject(&self, name: &str, sha256: &str) -> io::Result<()> {
         tracing::info!(plugin = name, sha256, "rolled back");
-        files::make_directory(&self.replaced())?;
-        files::replace(&self.replaced().join(format!("{name}{REJECTED}")), sha256.as_bytes())
+        self.replaced().reject(name, sha256)
     }
 
     /// Whether the build with this hash was rolled back.
     pub(super) fn is_rejected(&self, name: &str, sha256: &str) -> bool {
-        let rejected = fs::read_to_string(self.replaced().join(format!("{name}{REJECTED}")));
-        rejected.is_ok_and(|rejected| rejected == sha256)
+        self.replaced().is_rejected(name, sha256)
     }
 
-    fn restore(&self, name: &str, (kept, format): &(PathBuf, Option<Format>)) -> io::Result<()> {
-        if let Some(format) = format {
-            files::replace_shown(&self.file(name, *format), &fs::read(kept)?)?;
+    fn restore(&self, name: &str, kept: &Kept) -> io::Result<()> {
+        if let Some(format) = kept.format {
+            files::replace_shown(&self.file(name, format), &self.replaced().read(name, kept)?)?;
         }
         for other in Format::ALL {
             let path = self.file(name, other);
-            if Some(other) != *format && path.exists() {
+            if Some(other) != kept.format && path.exists() {
                 fs::remove_file(path)?;
             }
         }
-        fs::remove_file(kept)
-    }
-
-    /// What the last promotion replaced.
-    fn kept(&self, name: &str) -> Option<(PathBuf, Option<Format>)> {
-        let formats = Format::ALL.map(|format| (format.extension(), Some(format)));
-        let path = |extension| self.replaced().join(format!("{name}{extension}"));
-        let kept = formats.into_iter().chain([(BUILTIN, None)]);
-        let mut kept = kept.map(|(extension, format)| (path(extension), format));
-        kept.find(|(path, _)| path.exists())
+        self.replaced().forget(name, kept)
     }
 
     /// Where a build of this format serves from.
@@ -142,7 +120,7 @@ impl Reconciler {
         self.directory.join(format!("{name}{}", format.extension()))
     }
 
-    fn replaced(&self) -> PathBuf {
-        self.data.join("replaced")
+    fn replaced(&self) -> Replaced {
+        Replaced::new(&self.data)
     }
 }
