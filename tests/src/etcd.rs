@@ -1,6 +1,11 @@
 //! A real etcd in a directory of its own, alone or in a cluster, that can be stopped and started again.
 
-use std::{net::TcpListener, process::Stdio, time::Duration};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tokio::{
@@ -98,6 +103,32 @@ impl Etcd {
     pub async fn down(&mut self) {
         let mut child = self.child.take().expect("etcd is running");
         within(PATIENCE, "etcd ending", child.kill()).await.expect("kill etcd");
+    }
+
+    /// Saves what it holds.
+    pub async fn save(&self) -> PathBuf {
+        let file = self.directory.path().join("snapshot.db");
+        self.must(&["snapshot", "save", &file.display().to_string()]).await;
+        file
+    }
+
+    /// Starts it, after it went down, with what was saved in place of its data.
+    pub async fn restore(&mut self, saved: &Path) {
+        let data = self.directory.path().join("etcd");
+        std::fs::remove_dir_all(&data).expect("etcd is down");
+        let peer = format!("http://127.0.0.1:{}", self.peer);
+        let (saved, data) = (saved.display().to_string(), data.display().to_string());
+        let from = ["snapshot", "restore", &saved, "--name", &self.name, "--data-dir", &data];
+        let into = ["--initial-cluster", &self.members, "--initial-advertise-peer-urls", &peer];
+        self.must(&[&from[..], &into].concat()).await;
+        self.up().await;
+    }
+
+    /// Its latest revision.
+    pub async fn revision(&self) -> u64 {
+        let status = self.must(&["endpoint", "status", "-w", "json"]).await;
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        status[0]["Status"]["header"]["revision"].as_u64().expect("a revision")
     }
 
     /// Runs `etcdctl`; whether it succeeded and what it said.

@@ -2,26 +2,33 @@
 //!
 //! An [`EtcdClient`] belongs to a plugin and outlives its builds: it holds one connection, made when
 //! first needed and again after each loss ([`link`]), the watches ([`watch`]) and the lease for what
-//! goes away when this router dies ([`lease`]). Every call ends within its deadline, and while etcd
+//! goes away when this router dies ([`lease`]). It notices when another history answers than before
+//! ([`lineage`]), and keeps the history short ([`compaction`]). Every call ends within its deadline, and while etcd
 //! is known to be down at once. It knows nothing of guests, wasmtime or the routing table; only the
 //! files in `etcd/` name the client library.
 
 mod backlog;
+mod compaction;
 mod convert;
 mod lease;
 mod limits;
+mod lineage;
 mod link;
 mod metrics;
 mod settings;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::runtime::Handle;
 
 pub use metrics::EtcdMetrics;
 pub use settings::{EtcdSettings, InvalidEtcdSettings};
 
+use compaction::Compacting;
 use lease::Lease;
 use link::Link;
 use watch::Watches;
@@ -136,7 +143,8 @@ pub struct Batch {
 /// Why a call failed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EtcdError {
-    /// Not reachable, no leader, or too slow. A change may have happened all the same.
+    /// Not reachable, no leader, or too slow. Of a change that may have happened all the same, the text
+    /// says so.
     #[error("etcd is unavailable: {0}")]
     Unavailable(String),
     /// The revision asked for is no longer kept; the oldest kept one is this (0: not known).
@@ -156,7 +164,9 @@ pub enum EtcdError {
 /// A plugin's way to its etcd cluster.
 pub struct EtcdClient {
     link: Arc<Link>,
-    watches: Watches,
+    watches: Arc<Watches>,
+    /// Begun with the first watch: who follows nothing leaves the history to others.
+    compacting: OnceLock<Compacting>,
     lease: Arc<Lease>,
 }
 
@@ -167,7 +177,8 @@ impl EtcdClient {
     pub fn new(settings: EtcdSettings, deadline: Duration, runtime: Handle) -> Self {
         let link = Arc::new(Link::new(settings, deadline.mul_f64(0.8), runtime));
         Self {
-            watches: Watches::new(Arc::clone(&link)),
+            watches: Arc::new(Watches::new(Arc::clone(&link))),
+            compacting: OnceLock::new(),
             lease: Arc::new(Lease::new(Arc::clone(&link))),
             link,
         }
@@ -200,6 +211,7 @@ impl EtcdClient {
         patience: Duration,
     ) -> Result<Batch, EtcdError> {
         limits::check_range(keys)?;
+        self.compacting.get_or_init(|| Compacting::start(&self.link, &self.watches));
         self.watches.next(keys, after, patience).await
     }
 

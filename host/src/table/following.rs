@@ -24,7 +24,8 @@ const WAITED: Duration = Duration::from_millis(100);
 /// No call is waited for longer, whatever the adapter's own deadline.
 const DEADLINE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Short, as an outage is over for this router when it asks next.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the loop does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +76,10 @@ async fn advance(shared: &Shared) -> Result<(), TableError> {
         shared.advance(&changes, revision);
         return Ok(());
     }
+    let was_current = *shared.status.borrow() == Status::Current;
     shared.current();
-    if began.elapsed() < WAITED {
+    // One that is back says so at once, and waits for what comes next.
+    if began.elapsed() < WAITED && was_current {
         give_up_held(shared, pause(shared, stirred, began)).await;
     }
     Ok(())

@@ -322,3 +322,102 @@ async fn a_silent_etcd_costs_a_deadline_and_then_nothing() {
     relay.mend();
     eventually(|| async { value(&client, "/t/0").await }).await;
 }
+
+#[tokio::test]
+async fn a_restored_snapshot_is_noticed() {
+    for more in [0, 40] {
+        let mut etcd = Etcd::start().await;
+        let client = client_of(&etcd.endpoint());
+        let start = write(&client, vec![put("/t/0", "")]).await.unwrap();
+        let saved = etcd.save().await;
+        for number in 1..=10 {
+            write(&client, vec![put(&format!("/t/{number}"), "")]).await.unwrap();
+        }
+        follow(&client, start, start + 10).await;
+        etcd.down().await;
+        etcd.restore(&saved).await;
+        // Whether its revision is behind what was seen, or beyond it already.
+        for number in 0..more {
+            etcd.must(&["put", &format!("/t/other-{number}"), "x"]).await;
+        }
+        eventually(|| async {
+            match client.next(&all(), start + 10, SOON).await {
+                Err(EtcdError::Compacted(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        let page = client.get(&all(), 100, None).await.unwrap();
+        assert_eq!(page.entries.len(), 1 + more);
+        let next = write(&client, vec![put("/t/later", "")]).await.unwrap();
+        assert_eq!(follow(&client, page.revision, next).await, [("/t/later".to_owned(), next)]);
+    }
+}
+
+#[tokio::test]
+async fn who_is_back_hears_of_it_at_once() {
+    let mut etcd = Etcd::start().await;
+    let client = client_of(&etcd.endpoint());
+    let last = write(&client, vec![put("/t/0", "")]).await.unwrap();
+    assert_eq!(client.next(&all(), last, Duration::ZERO).await.unwrap().events, []);
+    etcd.down().await;
+    // Long enough for the longest pause between attempts.
+    let down = Instant::now();
+    while down.elapsed() < Duration::from_secs(4) {
+        assert!(client.next(&all(), last, SOON).await.is_err());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    etcd.up().await;
+    let up = Instant::now();
+    eventually(|| async { client.next(&all(), last, Duration::from_secs(30)).await }).await;
+    assert!(up.elapsed() < Duration::from_secs(2), "{:?}", up.elapsed());
+}
+
+#[tokio::test]
+async fn history_is_compacted_and_watches_go_on() {
+    let etcd = Etcd::start().await;
+    let endpoint = etcd.endpoint();
+    let keeping = |keep| client(&[("endpoints", &endpoint), ("compact", keep)]);
+    let (one, two, reader) = (keeping("1s"), keeping("1s"), keeping("off"));
+    let start = write(&reader, vec![put("/t/0", "")]).await.unwrap();
+    let mut after = start;
+    eventually(|| {
+        let (one, two, reader) = (&one, &two, &reader);
+        let before = after;
+        after += 1;
+        async move {
+            write(reader, vec![put("/t/0", "")]).await.unwrap();
+            for following in [one, two] {
+                let batch = following.next(&all(), before, SOON).await.unwrap();
+                assert_eq!((keys(&batch), batch.revision), (vec![("/t/0", true)], before + 1));
+            }
+            match reader.get(&all(), 10, Some(start)).await {
+                Err(EtcdError::Compacted(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        }
+    })
+    .await;
+    let metrics = [&one, &two].map(EtcdClient::metrics);
+    assert!(metrics.iter().map(|metrics| metrics.compacted.get()).sum::<u64>() > 0);
+    assert!(metrics.iter().all(|metrics| metrics.compactions.get() == 0), "no watch missed anything");
+    assert_eq!(reader.metrics().compacted.get(), 0);
+}
+
+#[tokio::test]
+async fn a_change_that_may_have_happened_is_not_said_to_have_failed() {
+    let etcd = Etcd::start().await;
+    let relay = Relay::to(etcd.endpoint().trim_start_matches("http://")).await;
+    let client = client_of(&relay.uri());
+    write(&client, vec![put("/t/0", "x")]).await.unwrap();
+    relay.silence();
+    let unknown = write(&client, vec![put("/t/0", "y")]).await.unwrap_err().to_string();
+    assert!(unknown.contains("it may have been carried out"), "{unknown}");
+    relay.cut();
+    eventually(|| async {
+        let refused = write(&client, vec![put("/t/0", "z")]).await.unwrap_err().to_string();
+        // Until the loss is noticed something may still be sent.
+        if refused.contains("carried out") { Err(refused) } else { Ok(()) }
+    })
+    .await;
+}

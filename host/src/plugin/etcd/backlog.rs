@@ -67,6 +67,11 @@ impl Backlog {
     /// after which to watch again.
     pub(super) fn resume(&mut self) -> Revision {
         self.bytes -= std::mem::take(&mut self.fragment).iter().map(size).sum::<usize>();
+        self.resume_after()
+    }
+
+    /// The revision after which a watch would go on now.
+    pub(super) fn resume_after(&self) -> Revision {
         self.complete.max(self.floor)
     }
 

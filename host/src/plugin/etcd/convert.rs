@@ -122,7 +122,7 @@ fn key_value(of: etcd_client::KeyValue) -> KeyValue {
     KeyValue { key, value, modified, version }
 }
 
-fn signed(revision: Revision) -> Result<i64, EtcdError> {
+pub(super) fn signed(revision: Revision) -> Result<i64, EtcdError> {
     i64::try_from(revision).map_err(|_| EtcdError::Invalid(format!("revision {revision} is too large")))
 }
 

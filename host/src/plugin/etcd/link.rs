@@ -8,7 +8,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,7 +28,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 const PING_EVERY: Duration = Duration::from_secs(8);
 const PING_WITHIN: Duration = Duration::from_secs(3);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// Short: routers that come back late route by an old view. Whoever asks meanwhile costs etcd nothing.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// After so many calls in a row without an answer the connection counts as lost.
 const TIMEOUTS: u32 = 3;
 const CALLS_AT_ONCE: usize = 1024;
@@ -135,12 +136,29 @@ impl Link {
         .await
     }
 
-    /// A call that must not happen twice.
+    /// For how long etcd's history is to be kept, if it is to be compacted.
+    pub(super) fn keeps(&self) -> Option<Duration> {
+        self.settings.compact
+    }
+
+    /// A call that must not happen twice. An error says so of one that may have happened.
     pub(super) async fn write<T, F>(self: &Arc<Self>, call: impl Fn(Client) -> F) -> Result<T, EtcdError>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        self.within_deadline(async { self.attempt(&call).await.map_err(|failed| failed.error) }).await
+        let sent = AtomicBool::new(false);
+        let sending = |client| {
+            sent.store(true, Ordering::Relaxed);
+            call(client)
+        };
+        let answer =
+            self.within_deadline(async { self.attempt(&sending).await.map_err(|failed| failed.error) });
+        answer.await.map_err(|error| match error {
+            EtcdError::Unavailable(why) if sent.load(Ordering::Relaxed) && !is_refusal(&why) => {
+                EtcdError::Unavailable(format!("{why}; it may have been carried out"))
+            }
+            error => error,
+        })
     }
 
     /// A connection that works, as far as is known.
@@ -334,6 +352,11 @@ impl From<EtcdError> for Failed {
     fn from(error: EtcdError) -> Self {
         Self { error, epoch: None }
     }
+}
+
+/// Whether a request was turned away before anything could come of it.
+fn is_refusal(why: &str) -> bool {
+    ["too many requests", "no leader", "tcp connect error"].iter().any(|refused| why.contains(refused))
 }
 
 fn closed() -> EtcdError {

@@ -19,15 +19,17 @@ pub struct EtcdMetrics {
     pub reauthentications: Count,
     /// Watch streams opened, the first ones included.
     pub watch_starts: Count,
-    /// Watches that had missed too much to go on.
+    /// Watches that had missed too much to go on, or found another history.
     pub compactions: Count,
+    /// Times that this client compacted the history.
+    pub compacted: Count,
     /// Leases granted.
     pub leases: Count,
 }
 
 impl EtcdMetrics {
     /// Each counter under the name that it has in the router's metrics.
-    pub(crate) fn by_event(&self) -> [(&'static str, u64); 9] {
+    pub(crate) fn by_event(&self) -> [(&'static str, u64); 10] {
         [
             ("call", self.calls.get()),
             ("failure", self.failures.get()),
@@ -37,6 +39,7 @@ impl EtcdMetrics {
             ("reauthentication", self.reauthentications.get()),
             ("watch", self.watch_starts.get()),
             ("compaction", self.compactions.get()),
+            ("compacted", self.compacted.get()),
             ("lease", self.leases.get()),
         ]
     }

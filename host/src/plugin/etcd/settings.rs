@@ -1,13 +1,17 @@
 //! Where the cluster is and who we are there, as `[plugin.NAME] config` says it.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use etcd_client::{Certificate, Identity, TlsOptions};
 
-use crate::authority;
+use crate::{authority, units::Span};
 
 /// Where etcd listens unless told otherwise.
 const DEFAULT: &str = "http://127.0.0.1:2379";
+
+/// How much history is kept unless told otherwise: as much as a router may be away and go on where it was.
+const KEEP: Duration = Duration::from_secs(600);
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Checked settings. Files are read anew for each connection, so that they may be rotated.
 #[derive(Clone, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct EtcdSettings {
     pub(super) user: Option<(String, String)>,
     ca: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
+    /// For how long the history is kept; none: it is not for this client to say.
+    pub(super) compact: Option<Duration>,
 }
 
 /// What is wrong with the settings.
@@ -29,6 +35,9 @@ pub enum InvalidEtcdSettings {
     /// Not something to connect to.
     #[error("`endpoints`: `{0}` is not an endpoint: write http://HOST:PORT or https://HOST:PORT")]
     Endpoint(String),
+    /// Not a time for which history can be kept.
+    #[error("`compact` is `{0}`: write how much history etcd keeps, such as `10m`, `1s` at least, or `off`")]
+    Compact(String),
     /// Plain text and TLS cannot be mixed.
     #[error("`endpoints` must all start with http:// or all with https://")]
     Mixed,
@@ -46,8 +55,8 @@ pub enum InvalidEtcdSettings {
 }
 
 impl EtcdSettings {
-    /// Reads `endpoints` (separated by commas), `user`, `password`, `ca`, `cert` and `key` (paths of PEM files); any other
-    /// key belongs to the plugin.
+    /// Reads `endpoints` (separated by commas), `user`, `password`, `ca`, `cert` and `key` (paths of PEM files), and
+    /// `compact`; any other key belongs to the plugin.
     pub fn new<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Self, InvalidEtcdSettings> {
         let given = |key| get(key).map(str::trim).filter(|value| !value.is_empty());
         let pair = |one, other| match (given(one), given(other)) {
@@ -62,6 +71,7 @@ impl EtcdSettings {
             user: pair("user", "password")?.map(|(user, password)| (user.to_owned(), password.to_owned())),
             ca: given("ca").map(PathBuf::from),
             identity: pair("cert", "key")?.map(|(cert, key)| (cert.into(), key.into())),
+            compact: given("compact").map_or(Ok(Some(KEEP)), compact)?,
         };
         settings.check_tls()?;
         Ok(settings)
@@ -93,6 +103,15 @@ impl EtcdSettings {
     }
 }
 
+fn compact(text: &str) -> Result<Option<Duration>, InvalidEtcdSettings> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let keep = text.parse::<Span>().ok().filter(|keep| keep.0 >= SHORTEST);
+    keep.map(|keep| Some(keep.0))
+        .ok_or_else(|| InvalidEtcdSettings::Compact(text.chars().take(200).collect()))
+}
+
 fn endpoint(text: &str) -> Result<String, InvalidEtcdSettings> {
     let text = text.trim();
     let invalid = || InvalidEtcdSettings::Endpoint(text.chars().take(200).collect());
@@ -119,6 +138,7 @@ impl fmt::Debug for EtcdSettings {
             .field("user", &self.user.as_ref().map(|(user, _)| user))
             .field("ca", &self.ca)
             .field("identity", &self.identity)
+            .field("compact", &self.compact)
             .finish()
     }
 }
@@ -140,6 +160,9 @@ mod tests {
         ]);
         let read = read.unwrap();
         assert_eq!(settings(&[]).unwrap().endpoints, [DEFAULT]);
+        let keeps = |compact| settings(&[("compact", compact)]).unwrap().compact;
+        assert_eq!((settings(&[]).unwrap().compact, keeps("1h")), (Some(KEEP), Some(KEEP * 6)));
+        assert_eq!(keeps("off"), None);
         assert_eq!(read.endpoints, ["http://a:2379", "http://b:2379"]);
         assert_eq!(read.user, Some(("mf".into(), "secret".into())));
         let shown = format!("{read:?}");
@@ -159,6 +182,8 @@ mod tests {
             (vec![https], Invalid::NoAuthority),
             (vec![http, ("ca", "ca.pem")], Invalid::NoTls("ca")),
             (vec![https, ("ca", "ca.pem"), ("cert", "c.pem")], Invalid::Alone("cert", "key")),
+            (vec![http, ("compact", "10")], Invalid::Compact("10".into())),
+            (vec![http, ("compact", "10ms")], Invalid::Compact("10ms".into())),
             (vec![http, ("password", "secret")], Invalid::Alone("password", "user")),
         ];
         for (given, expected) in cases {

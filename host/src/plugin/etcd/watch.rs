@@ -18,6 +18,7 @@ use super::{
     Batch, EtcdError, KeyRange, Revision,
     backlog::{Backlog, Taken},
     convert,
+    lineage::{Landmark, Lineage},
     link::{Connection, Link},
 };
 
@@ -57,6 +58,10 @@ struct State {
     backlog: Backlog,
     standing: Standing,
     asked: Instant,
+    /// It was disconnected and is not any more: whoever asks next hears of that at once.
+    back: bool,
+    lineage: Option<Lineage>,
+    landmark: Option<Landmark>,
 }
 
 enum Standing {
@@ -111,6 +116,12 @@ impl Watches {
         }
     }
 
+    /// The earliest revision after which a watch would go on; none: there is no watch.
+    pub(super) fn needed(&self) -> Option<Revision> {
+        let by_range = self.by_range.lock();
+        by_range.values().map(|watch| watch.shared.state.lock().backlog.resume_after()).min()
+    }
+
     pub(super) fn end(&self) {
         self.by_range.lock().clear();
     }
@@ -146,8 +157,14 @@ impl Drop for Watch {
 
 impl Shared {
     fn after(revision: Revision) -> Self {
-        let state =
-            State { backlog: Backlog::after(revision), standing: Standing::Following, asked: Instant::now() };
+        let state = State {
+            backlog: Backlog::after(revision),
+            standing: Standing::Following,
+            asked: Instant::now(),
+            back: false,
+            lineage: None,
+            landmark: None,
+        };
         Self { state: Mutex::new(state), arrived: Notify::new(), taken: Notify::new() }
     }
 
@@ -156,11 +173,15 @@ impl Shared {
         state.asked = Instant::now();
         let taken = state.backlog.take(after);
         self.taken.notify_one();
+        let back = std::mem::take(&mut state.back);
         match (taken, &state.standing) {
             (Taken::Gone, _) | (_, Standing::Closed) => Answer::Restart,
             (Taken::Batch(batch), _) => Answer::Batch(batch),
             (Taken::Nothing(_), Standing::Broken(error)) => Answer::Failed(error.clone()),
             (Taken::Nothing(_), Standing::Compacted(oldest)) => Answer::Failed(EtcdError::Compacted(*oldest)),
+            (Taken::Nothing(revision), Standing::Following) if back => {
+                Answer::Batch(Batch { events: Vec::new(), revision })
+            }
             (Taken::Nothing(revision), Standing::Following) => Answer::Wait(revision),
         }
     }
@@ -257,9 +278,9 @@ impl Follower {
         })
     }
 
-    /// Reads the range's revision, linearizably. One before ours shows that the cluster was restored
-    /// from a backup, and a watch would wait for a future that never was. Besides, etcd answers a watch
-    /// with an expired token by a denial; a read gets a fresh one.
+    /// Reads the range's revision, linearizably, and finds out whether that is said in the history that
+    /// this watch followed so far. Besides, etcd answers a watch with an expired token by a denial; a
+    /// read gets a fresh one.
     async fn check_history(&self, after: Revision) -> Result<(), End> {
         let read = self.link.read(|client| {
             let options = GetOptions::new().with_limit(1).with_keys_only();
@@ -267,8 +288,43 @@ impl Follower {
             let key = self.keys.start.clone();
             async move { client.kv_client().get(key, Some(options)).await }
         });
-        let revision = convert::page(read.await?).revision;
-        if revision < after { Err(End::Compacted(revision)) } else { Ok(()) }
+        let response = read.await?;
+        let now = Lineage::of(response.header());
+        let revision = convert::page(response).revision;
+        let (before, landmark) = {
+            let mut state = self.shared.state.lock();
+            (state.lineage.replace(now), state.landmark.clone())
+        };
+        let same = before.is_none_or(|before| now.continues(&before));
+        if revision >= after && same && self.finds(landmark).await? {
+            return Ok(());
+        }
+        tracing::warn!(
+            revision,
+            after,
+            "etcd answers from another history, as after a restored snapshot: reading everything again"
+        );
+        Err(End::Compacted(revision))
+    }
+
+    /// Whether the last event is where it was, as far as that is still kept.
+    async fn finds(&self, landmark: Option<Landmark>) -> Result<bool, End> {
+        let Some(landmark) = landmark else { return Ok(true) };
+        let at = convert::signed(landmark.revision)?;
+        let read = self.link.read(|client| {
+            let (key, options) = (landmark.key.clone(), GetOptions::new().with_revision(at).with_keys_only());
+            async move { client.kv_client().get(key, Some(options)).await }
+        });
+        match read.await {
+            Ok(response) => {
+                let found = convert::page(response).entries.pop();
+                Ok(landmark.is_there(found.map(|found| found.modified)))
+            }
+            Err(EtcdError::Compacted(_)) => Ok(true),
+            // A revision that is yet to come.
+            Err(EtcdError::Invalid(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn read(&self, mut stream: WatchStream) -> End {
@@ -320,8 +376,10 @@ impl Follower {
         let mut state = self.shared.state.lock();
         let was_broken = !matches!(state.standing, Standing::Following);
         state.standing = Standing::Following;
+        state.back |= was_broken;
         let events: Vec<_> = response.events().iter().filter_map(convert::event).collect();
         if !events.is_empty() {
+            state.landmark = events.last().and_then(Landmark::of);
             state.backlog.push(events, response.0.fragment);
         } else if is_progress(response) {
             let revision = response.header().map_or(0, |header| convert::unsigned(header.revision()));
