@@ -8,16 +8,19 @@ use std::{
 use super::{
     InvalidEntry, Origin, Overlay, RouterRecord, Server, ServerRecord, Service, ServiceId, ServiceRecord,
     View,
-    entry::{Key, read},
+    entry::{Key, read, stray},
     named,
 };
 use crate::table::{
     Numbers,
-    adapter::{Change, Revision},
+    adapter::{Change, Revision, STRAY},
     hash,
     record::ServiceSpec,
     time,
 };
+
+/// Problems that are known, at most, for what is no entry to be counted among them.
+const STRAYS: usize = 256;
 
 /// Collects changes to a view.
 pub(crate) struct Draft<'a> {
@@ -53,6 +56,7 @@ impl<'a> Draft<'a> {
             return;
         }
         let outcome = match Key::parse(kind, key) {
+            None if kind == STRAY && self.takes_stray(key) => Err(stray(key, value)),
             None => return,
             Some(parsed) => parsed.and_then(|parsed| self.put_parsed(parsed, kind, key, value)),
         };
@@ -61,6 +65,12 @@ impl<'a> Draft<'a> {
             Ok(()) => self.solved(&problem),
             Err(error) => drop(Arc::make_mut(&mut self.view.problems).insert(problem, error)),
         }
+    }
+
+    /// What is not of the table is bounded here, as nothing else bounds it.
+    fn takes_stray(&self, key: &str) -> bool {
+        let problems = &self.view.problems;
+        problems.len() < STRAYS || problems.contains_key(&format!("{STRAY} {key}"))
     }
 
     fn put_parsed(

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{ReleaseRecord, RouterRecord, Server, ServerRecord, Service, ServiceId, ServiceRecord, View};
 use crate::table::{
-    adapter::{Change, Entry},
+    adapter::{Change, Entry, STRAY},
     time,
 };
 
@@ -69,6 +69,12 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(
         let begin: String = value.chars().take(40).collect();
         invalid(kind, key, format!("{error}; it begins with {begin:?}"))
     })
+}
+
+/// What lies among the entries and is none.
+pub(super) fn stray(key: &str, why: &str) -> InvalidEntry {
+    let reason = crate::text::cut(why, 200).to_owned();
+    InvalidEntry { kind: STRAY.to_owned(), key: key.to_owned(), reason }
 }
 
 fn invalid(kind: &str, key: &str, reason: String) -> InvalidEntry {
@@ -149,6 +155,7 @@ fn holds(view: &View, entry: &Entry) -> bool {
             known.is_some_and(|known| read::<RouterRecord>(kind, key, value).as_ref() == Ok(known))
         }
         Some(Err(_)) => false,
+        None if kind == STRAY => view.problems.contains_key(&format!("{kind} {key}")),
         None => time::read(kind, key, value).is_none_or(|now| view.time == Some(now)),
     }
 }
