@@ -6,20 +6,11 @@
 
 pub mod guard;
 
-use std::time::Duration;
-
-use tokio::time::timeout;
-
 use crate::table::{
     Table, TableError, View,
     adapter::{Change, Revision},
     record::{ReleaseRecord, ReleaseRefused, ReleaseVersions, UNVERSIONED},
 };
-
-/// How often a write is tried again because something else in the table changed meanwhile.
-const ATTEMPTS: usize = 32;
-/// How long the view may take to follow the table before a write is tried on it regardless.
-const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Why a release was not changed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -58,32 +49,28 @@ pub struct Changed {
     pub revision: Revision,
 }
 
-/// Changes a release that is at `expected`, or else as it is when this is called: a change that
-/// somebody else makes meanwhile ends it.
+/// Changes a release: one that is at `expected`, or without that the one there is. Of two changes at
+/// once the second is made of what the first has left.
 pub async fn change(
     table: &Table,
     name: &str,
     expected: Option<u64>,
     plan: impl Fn(&ReleaseRecord, &ReleaseVersions<'_>) -> Result<ReleaseRecord, ReleaseRefused>,
 ) -> Result<Changed, ChangeError> {
-    let mut expected = expected;
-    for _ in 0..ATTEMPTS {
-        let view = table.view();
-        let versions = versions(&view, name);
+    let revised = table.revise(|view| {
+        let versions = versions(view, name);
         let release = view.release(name);
         if versions.is_empty() && release.is_none() {
             return Err(ChangeError::Unknown(name.to_owned()));
         }
         let release = release.cloned().unwrap_or_default();
-        must_be_at(name, &release, *expected.get_or_insert(release.number))?;
+        expected.map_or(Ok(()), |expected| must_be_at(name, &release, expected))?;
         let planned = plan(&release, &ReleaseVersions { name, versions })?;
-        match table.write(vec![put(name, &planned)], Some(view.revision)).await {
-            Ok(revision) => return Ok(Changed { release: planned, revision }),
-            Err(TableError::Conflict(there)) => catch_up(table, there).await,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(TableError::Unavailable(format!("other writers were faster {ATTEMPTS} times")).into())
+        let changes = vec![put(name, &planned)];
+        Ok((planned, changes))
+    });
+    let revised = revised.await?;
+    Ok(Changed { release: revised.answer, revision: revised.revision })
 }
 
 fn must_be_at(name: &str, release: &ReleaseRecord, expected: u64) -> Result<(), ChangeError> {
@@ -103,9 +90,4 @@ fn put(name: &str, release: &ReleaseRecord) -> Change {
 pub fn versions<'v>(view: &'v View, name: &str) -> Vec<&'v str> {
     let named = view.services().filter(|service| service.id.name() == name);
     named.map(|service| service.id.version().unwrap_or(UNVERSIONED)).collect()
-}
-
-async fn catch_up(table: &Table, there: Revision) {
-    let mut views = table.subscribe();
-    let _ = timeout(CATCH_UP, views.wait_for(|view| view.revision >= there)).await;
 }

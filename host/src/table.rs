@@ -19,6 +19,7 @@ mod keeping;
 pub mod lease;
 mod numbers;
 pub mod record;
+mod revising;
 mod saved;
 mod shared;
 mod stats;
@@ -35,7 +36,7 @@ pub mod view;
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -61,6 +62,7 @@ pub use assignments::Assignments;
 pub use clock::Clock;
 pub use numbers::Numbers;
 pub use record::{ServerRecord, ServiceId, ServiceRecord};
+pub use revising::Revised;
 pub use stats::Stats;
 pub use status::Status;
 pub use time::TableTime;
@@ -204,8 +206,8 @@ impl Table {
     }
 
     /// Writes entries; up to [`WRITE_AT_ONCE`] changes are all written or none, more go in
-    /// batches in this order. With `expect`, only if no entry changed since that revision, and
-    /// then not more than that at once. Returns once the view holds them.
+    /// batches in this order. With `expect`, only if none of these entries changed since that
+    /// revision, and then not more than that at once. Returns once the view holds them.
     pub async fn write(
         &self,
         changes: Vec<Change>,
@@ -397,7 +399,9 @@ impl Shared {
         }
         let mark = hold::Mark { at: self.options.clock.now(), deleted: Some(deleted) };
         let value = Some(serde_json::to_string(&mark).expect("texts and a number"));
-        let (kind, key) = (hold::EXPLICIT.to_owned(), self.options.router.clone());
+        // Each deletion under way has one to itself: else they would be in the way of each other.
+        let number = self.marks.fetch_add(1, Relaxed) % hold::MARKS;
+        let (kind, key) = (hold::EXPLICIT.to_owned(), format!("{}/{number}", self.options.router));
         Some(Change { kind, key, value, ephemeral: true })
     }
 }

@@ -20,8 +20,12 @@ pub(crate) fn read() -> Result<Snapshot, TableError> {
     let mut entries = Vec::new();
     while let Some(field) = pairs.next() {
         let (field, value) = (field.text()?, next(&mut pairs)?.text()?);
-        let (kind, key) = field.split_once('\0').ok_or_else(|| malformed("an entry without a kind"))?;
-        entries.push(Entry { kind: kind.to_owned(), key: key.to_owned(), value });
+        entries.push(match field.split_once('\0') {
+            Some((kind, key)) => Entry { kind: kind.to_owned(), key: key.to_owned(), value },
+            None => {
+                Entry { kind: "stray".to_owned(), key: field, value: "an entry without a kind".to_owned() }
+            }
+        });
     }
     Ok(Snapshot { entries, revision })
 }

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `PREFIX:revision` | number | the revision |
 //! | `PREFIX:entries` | hash | `KIND\0KEY` → value |
+//! | `PREFIX:modified` | hash | `KIND\0KEY` → the revision at which the entry changed last |
+//! | `PREFIX:deleted` | hash | two digits → the revision at which an entry whose hash begins so was deleted last |
 //! | `PREFIX:changes` | stream | `REVISION-NUMBER` → kind, key and value of a change |
 //! | `PREFIX:client:CLIENT` | hash | `router`, and `@SERVICE` → an assignment as JSON |
 //! | `PREFIX:expiry` | sorted set | `SERVICE\0CLIENT` by the time at which the assignment expires |

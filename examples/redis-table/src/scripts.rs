@@ -6,20 +6,30 @@ local p = KEYS[1]
 return { redis.call('GET', p .. ':revision') or '0', redis.call('HGETALL', p .. ':entries') }";
 
 /// `ARGV`: the revision expected or nothing, then kind, key, whether there is a value, and the value
-/// of each change. Returns `{ 1, revision }`, or `{ 0, revision }` if another was expected.
+/// of each change. Returns `{ 1, revision }`, or `{ 0, revision }` if one of these entries changed after
+/// the revision expected. When an entry was deleted is kept for all that share two digits of their hash.
 pub(crate) const WRITE: &str = "\
 local p = KEYS[1]
 local revision = tonumber(redis.call('GET', p .. ':revision') or '0')
-if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= revision then return { 0, revision } end
+local function bucket(field) return string.sub(redis.sha1hex(field), 1, 2) end
+for i = 2, ARGV[1] == '' and 0 or #ARGV, 4 do
+  local field = ARGV[i] .. '\\0' .. ARGV[i + 1]
+  local changed = redis.call('HGET', p .. ':modified', field) or redis.call('HGET', p .. ':deleted', bucket(field))
+  if tonumber(changed or '0') > tonumber(ARGV[1]) then return { 0, revision } end
+end
 if #ARGV == 1 then return { 1, revision } end
 revision = redis.call('INCR', p .. ':revision')
 local number = 0
 for i = 2, #ARGV, 4 do
   local kind, key, there, value = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local field = kind .. '\\0' .. key
   if there == '1' then
-    redis.call('HSET', p .. ':entries', kind .. '\\0' .. key, value)
+    redis.call('HSET', p .. ':entries', field, value)
+    redis.call('HSET', p .. ':modified', field, revision)
   else
-    redis.call('HDEL', p .. ':entries', kind .. '\\0' .. key)
+    redis.call('HDEL', p .. ':entries', field)
+    redis.call('HDEL', p .. ':modified', field)
+    redis.call('HSET', p .. ':deleted', bucket(field), revision)
   end
   redis.call('XADD', p .. ':changes', 'MAXLEN', '~', 10000, revision .. '-' .. number, 'k', kind, 'n', key, 't', there, 'v', value)
   number = number + 1

@@ -38,6 +38,7 @@ pub(super) enum Kind {
     NotReady,
     TableUnread,
     TableUnavailable,
+    TableUnknown,
     TableRefused,
     Internal,
     Loop,
@@ -64,6 +65,9 @@ impl Kind {
             Self::NotReady => (503, "not-ready", "The router is not ready"),
             Self::TableUnread => (503, "table-unread", "The routing table was not read yet"),
             Self::TableUnavailable => (503, "table-unavailable", "The routing table cannot be reached"),
+            Self::TableUnknown => {
+                (503, "table-unknown", "Whether the routing table took this is not known: it may have")
+            }
             Self::TableRefused => (503, "table-refused", "The routing table did not accept this"),
             Self::Internal => (500, "internal", "Something is wrong here"),
             Self::Loop => (508, "loop", "The message goes in circles"),
@@ -186,6 +190,7 @@ impl From<TableError> for Problem {
             TableError::Unavailable(_) | TableError::Compacted | TableError::Adapter(_) => {
                 Kind::TableUnavailable
             }
+            TableError::Unknown(_) => Kind::TableUnknown,
             TableError::Conflict(_) => Kind::Conflict,
             TableError::Refused(_) => Kind::TableRefused,
             TableError::Invalid(_) => Kind::Internal,

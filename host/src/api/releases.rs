@@ -131,8 +131,8 @@ pub(super) async fn show(
 
 /// Makes a version live, or several by weight, or a canary.
 ///
-/// With `If-Match` and the `ETag` of the release, or its number, only if it has not changed since. Without it, only if nobody else changes
-/// it while this is carried out.
+/// With `If-Match` and the `ETag` of the release, or its number, only if it has not changed since. Without it,
+/// of two promotions at once the later one holds.
 #[utoipa::path(
     post, path = "/v1/services/{service}/promote", tag = "releases", operation_id = "promote",
     params(NamePath, Writing),
@@ -140,7 +140,6 @@ pub(super) async fn show(
     responses(
         (status = 200, description = "What is live now", body = ShownRelease, headers(("ETag" = String))),
         (status = 404, description = "There is no such service", body = Problem),
-        (status = 409, description = "Somebody else changed it meanwhile", body = Problem),
         (status = 412, description = "It is not what the request expects", body = Problem),
         (status = 422, description = "Every mistake, by field", body = Problem),
     ),
@@ -189,6 +188,9 @@ pub(super) async fn rollback(
     let expected = expected(&state, &id, &condition)?;
     let RollBack { rollback, why, by } = config::record::roll_back(&json).map_err(Problem::invalid)?;
     let note = note(&caller, by, why);
+    // What is to be undone is what is there now, not what somebody else makes of it meanwhile.
+    let number = || state.table.view().release(id.name()).map_or(0, |release| release.number);
+    let expected = Some(expected.unwrap_or_else(number));
     let changed = release::change(&state.table, id.name(), expected, |release, versions| {
         release.roll_back(versions, rollback.clone(), note.clone())
     });

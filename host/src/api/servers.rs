@@ -1,6 +1,6 @@
 //! `/v1/services/{service}/servers/{id}`: one server of a server list.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use axum::{extract::State as Shared, http::StatusCode, response::Response};
 
@@ -107,7 +107,7 @@ pub(super) async fn put(
     spec.record.uris().try_for_each(|uri| caller.must_reach(service.as_str(), uri))?;
     let renewed = state.table.clock().now();
     spec.record.lease = ttl.map(|ttl| Lease::Ttl(Renewed { ttl, renewed }));
-    let new = write(&state, |view| {
+    let revised = write(&state, |view| {
         expected(view)?;
         let stored = view.stored(&service).and_then(|stored| stored.server(&id));
         let mut record = spec.record.clone();
@@ -119,13 +119,18 @@ pub(super) async fn put(
         Ok((stored.is_none(), change.into_iter().collect()))
     })
     .await?;
-    let view = state.table.view();
-    let found = view.service(&service).and_then(|service| Some((service, service.server(&id)?)));
-    let (service, server) = found.ok_or_else(|| {
-        Problem::new(Kind::Conflict, format!("server {id} was written, and removed again meanwhile"))
-    })?;
-    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    let shown = state.show_server(service, server);
+    let find = |view: &View| {
+        let service = Arc::clone(view.service(&service)?);
+        let server = Arc::clone(service.server(&id)?);
+        Some((service, server))
+    };
+    let found = find(&state.table.view());
+    // Somebody may have removed it again meanwhile.
+    let found = found.or_else(|| find(&state.table.as_written(&revised)));
+    let (service, server) = found
+        .ok_or_else(|| Problem::new(Kind::Internal, format!("server {id} was written and is nowhere")))?;
+    let status = if revised.answer { StatusCode::CREATED } else { StatusCode::OK };
+    let shown = state.show_server(&service, &server);
     Ok(Tag::new(&written_of(&server.record), &shown).answer(status, &shown))
 }
 

@@ -1,6 +1,6 @@
 //! `/v1/services`: what services there are, and where their messages go.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::{extract::State as Shared, http::StatusCode, response::Response};
 
@@ -17,21 +17,12 @@ use crate::{
     auth::Action,
     config,
     table::{
-        TableError, View,
-        adapter::{Change, Revision},
+        Revised, View, WRITE_AT_ONCE,
+        adapter::Change,
         record::{ServerRecord, ServiceId, ServiceRecord, ServiceSpec},
         view::Service,
     },
 };
-
-/// How often a write is tried again when something else changed the table meanwhile.
-const ATTEMPTS: usize = 8;
-
-/// How long the view may take to follow the table before a write is tried on it regardless.
-const CATCH_UP: Duration = Duration::from_secs(1);
-
-/// More changes than this cannot be made all or none.
-const ATOMIC: usize = 64;
 
 /// Every service that the caller may read.
 #[utoipa::path(
@@ -114,14 +105,21 @@ pub(super) async fn put(
     for uri in own.chain(spec.servers.iter().flat_map(|server| server.record.uris())) {
         caller.must_reach(id.as_str(), uri)?;
     }
-    let new = write(&state, |view| {
+    let revised = write(&state, |view| {
         must_be_as_expected(&state, view, &id, &condition)?;
-        Ok((view.stored(&id).is_none(), replacement(view, &id, &spec)?))
+        let (stored, mut changes) = (view.stored(&id), replacement(view, &id, &spec)?);
+        if !condition.is_none() && !changes.is_empty() {
+            depend_on(stored, &mut changes)?;
+        }
+        Ok((stored.is_none(), changes))
     })
     .await?;
-    let view = state.table.view();
-    let service = view.service(&id).ok_or_else(|| gone(&id))?;
-    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    let now = state.table.view();
+    let service = now.service(&id).cloned();
+    // Somebody may have removed it again meanwhile.
+    let service = service.or_else(|| state.table.as_written(&revised).service(&id).cloned());
+    let service = &service.ok_or_else(|| gone(&id))?;
+    let status = if revised.answer { StatusCode::CREATED } else { StatusCode::OK };
     let shown = state.show(service);
     Ok(Tag::new(&written(service), &shown).answer(status, &shown))
 }
@@ -187,33 +185,34 @@ fn must_be_as_expected(
 pub(super) async fn write<T>(
     state: &State,
     plan: impl Fn(&View) -> Result<(T, Vec<Change>), Problem>,
-) -> Result<T, Problem> {
-    for _ in 0..ATTEMPTS {
-        let view = state.table.view();
-        must_be_read(&view)?;
-        let (answer, changes) = plan(&view)?;
-        if changes.is_empty() {
-            state.routing.follows(view.revision).await;
-            return Ok(answer);
-        }
-        let expect = (changes.len() <= ATOMIC).then_some(view.revision);
-        match state.table.write(changes, expect).await {
-            Ok(revision) => {
-                state.routing.follows(revision).await;
-                return Ok(answer);
-            }
-            Err(TableError::Conflict(there)) => catch_up(state, there).await,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(Problem::new(Kind::Conflict, format!("the table changed {ATTEMPTS} times meanwhile; try again")))
+) -> Result<Revised<T>, Problem> {
+    let revise = state.table.revise(|view| {
+        must_be_read(view)?;
+        plan(view)
+    });
+    let revised = revise.await?;
+    state.routing.follows(revised.revision).await;
+    Ok(revised)
 }
 
-/// Waits until the view is where the table is.
-async fn catch_up(state: &State, there: Revision) {
-    let mut revisions = state.table.revisions();
-    let there = revisions.wait_for(|revision| *revision >= there);
-    let _ = tokio::time::timeout(CATCH_UP, there).await;
+/// Names what a condition was held against and the write leaves as it is, by writing it as it is: so the
+/// write holds only if that is still so. More than can be written at once cannot be depended on.
+fn depend_on(service: Option<&Arc<Service>>, changes: &mut Vec<Change>) -> Result<(), Problem> {
+    let Some(service) = service else { return Ok(()) };
+    let mut all = changes.clone();
+    let named = |kind: &str, key: &str| changes.iter().any(|change| change.kind == kind && change.key == key);
+    if service.declared && !named("service", service.id.as_str()) {
+        all.push(put_service(&service.id, &service.record)?);
+    }
+    for server in &service.servers {
+        if !named("server", &format!("{}/{}", service.id, server.id)) {
+            all.push(put_server(&service.id, &server.id, &server.record)?);
+        }
+    }
+    if all.len() <= WRITE_AT_ONCE {
+        *changes = all;
+    }
+    Ok(())
 }
 
 /// What makes the table say this of a service.
@@ -262,5 +261,5 @@ fn change(kind: &str, key: &str, value: Option<String>) -> Change {
 }
 
 fn gone(id: &ServiceId) -> Problem {
-    Problem::new(Kind::Conflict, format!("service {id} was written, and removed again meanwhile"))
+    Problem::new(Kind::Internal, format!("service {id} was written and is nowhere"))
 }

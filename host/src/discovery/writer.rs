@@ -1,22 +1,16 @@
 //! Writes what is ordered to the routing table, whatever has queued up meanwhile in one batch: so
 //! that a thousand services that come at once cost a few dozen writes.
 //!
-//! What depends on what is there is planned on the view and written only if nothing has changed
-//! since; then it is planned again. So whoever else does the same (another router that removes
+//! What depends on what is there is planned on the view and written only if the records that it names
+//! have not changed since; then it is planned again. So whoever else does the same (another router that removes
 //! the same server) is second, and finds nothing left to do.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
-use tokio::{
-    sync::{Mutex, mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{Metrics, order::Order, session::Place};
-use crate::table::{
-    Table, TableError,
-    adapter::{Change, Revision},
-};
+use crate::table::{Table, TableError, View, adapter::Change};
 
 /// Orders that wait, at most; who orders more waits.
 pub(super) const QUEUE: usize = 1024;
@@ -24,10 +18,6 @@ pub(super) const QUEUE: usize = 1024;
 const BATCH: usize = 63;
 /// Bytes of values in one batch, well below what etcd takes.
 const BYTES: usize = 512 << 10;
-/// How often a batch is planned anew.
-const ATTEMPTS: usize = 100;
-/// How long the view may take to follow the table before the next attempt.
-const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Orders that are carried out at once, each about another server, and who waits for them.
 pub(super) struct Job {
@@ -80,27 +70,12 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, carried: &mut Option<Job>)
 }
 
 async fn carry_out(table: &Table, orders: &[&Order]) -> Result<(), TableError> {
-    let conditional = !orders.iter().all(|order| order.is_unconditional());
-    let mut last = TableError::Unavailable("outrun by other writers".to_owned());
-    for _ in 0..ATTEMPTS {
-        let view = table.view();
-        let changes: Vec<Change> = orders.iter().filter_map(|order| order.change(&view)).collect();
-        if changes.is_empty() {
-            return Ok(());
-        }
-        match table.write(changes, conditional.then_some(view.revision)).await {
-            Ok(_) => return Ok(()),
-            Err(TableError::Conflict(there)) => {
-                last = TableError::Conflict(there);
-                catch_up(table, there).await;
-            }
-            Err(error) => return Err(error),
-        }
+    let plan = |view: &View| orders.iter().filter_map(|order| order.change(view)).collect::<Vec<Change>>();
+    if !orders.iter().all(|order| order.is_unconditional()) {
+        return table.revise(|view| Ok(((), plan(view)))).await.map(drop);
     }
-    Err(last)
-}
-
-async fn catch_up(table: &Table, there: Revision) {
-    let mut views = table.subscribe();
-    let _ = timeout(CATCH_UP, views.wait_for(|view| view.revision >= there)).await;
+    match plan(&table.view()) {
+        changes if changes.is_empty() => Ok(()),
+        changes => table.write(changes, None).await.map(drop),
+    }
 }

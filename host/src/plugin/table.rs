@@ -8,13 +8,17 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 
 use super::{
-    CallError, Generation, Kind, Message, Plugins,
-    bounds::{Bounded, NAME, VALUE, Whole},
+    CallError, Cause, Generation, Kind, Message, Plugins,
+    bounds::{Bounded, NAME, TooLong, VALUE, Whole},
     instance::{self, Lookup, Params},
     pool::{Call, Pick},
 };
 use crate::table::adapter::{self, Answer, Revision, TableError};
 
+/// The functions that may have changed something when no answer came.
+const CHANGING: [&str; 4] = ["write", "assign", "forget", "locate"];
+/// As `wit/routing-table.wit` has it.
+const MAY_HAVE_HAPPENED: &str = "it may have been carried out";
 /// How long `changes` may wait for the next change, guest and host together.
 const CHANGES: Duration = Duration::from_secs(40);
 
@@ -192,7 +196,11 @@ impl TablePlugin {
         let deadline = deadline.unwrap_or(generation.template.plugin.deadline);
         let call = Call { name, pick, deadline };
         let answer = generation.call_within(&mut Message::default(), &call, params).await;
-        let (answer,) = answer.map_err(|error: CallError| TableError::Adapter(error.to_string()))?;
+        let (answer,) = answer.map_err(|error: CallError| match error.cause {
+            // Nobody knows how far it came.
+            Cause::Deadline(..) if CHANGING.contains(&name) => TableError::Unknown(error.to_string()),
+            _ => TableError::Adapter(error.to_string()),
+        })?;
         answer.map_err(lift_error)
     }
 }
@@ -208,6 +216,17 @@ fn lift_error(error: records::Error) -> TableError {
     }
 }
 
+/// What came of a change, where a datastore that did not answer may have made it.
+fn decided<T>(answer: Result<T, TableError>) -> Result<T, TableError> {
+    answer.map_err(|error| match error {
+        TableError::Unavailable(why) if why.contains(MAY_HAVE_HAPPENED) => {
+            let why = why.replace(MAY_HAVE_HAPPENED, "");
+            TableError::Unknown(why.trim_end_matches([' ', ';']).to_owned())
+        }
+        error => error,
+    })
+}
+
 fn lift_assignment(assignment: records::Assignment) -> Result<adapter::Assignment, TableError> {
     let records::Assignment { server, expires, router, stamp } = assignment;
     Ok(adapter::Assignment { server: whole(server)?, expires, router: whole(router)?, stamp })
@@ -216,6 +235,14 @@ fn lift_assignment(assignment: records::Assignment) -> Result<adapter::Assignmen
 /// A text of an adapter, if it is no longer than its kind may be.
 fn whole<const MOST: usize>(text: Whole<MOST>) -> Result<String, TableError> {
     text.0.map_err(|too_long| TableError::Adapter(format!("the adapter answered with {too_long}")))
+}
+
+/// What stands for an entry whose kind or key is longer than any may be: the others are read all the same.
+fn too_long(kind: Result<String, TooLong>, key: Result<String, TooLong>) -> adapter::Entry {
+    let why = kind.as_ref().err().or(key.as_ref().err()).map(ToString::to_string).unwrap_or_default();
+    let key = key.or(kind).unwrap_or_else(|_| "kind and key".to_owned());
+    let key = crate::text::cut(&key, NAME).to_owned();
+    adapter::Entry { kind: adapter::STRAY.to_owned(), key, value: why }
 }
 
 macro_rules! pick {
@@ -229,11 +256,11 @@ impl adapter::Adapter for TablePlugin {
         Box::pin(async move {
             let snapshot = self.call("read", pick!(read), (), None).await?;
             let entries = snapshot.entries.into_iter();
-            let entries = entries.map(|records::Entry { kind, key, value }| {
-                Ok(adapter::Entry { kind: whole(kind)?, key: whole(key)?, value })
+            let entries = entries.map(|records::Entry { kind, key, value }| match (kind.0, key.0) {
+                (Ok(kind), Ok(key)) => adapter::Entry { kind, key, value },
+                (kind, key) => too_long(kind, key),
             });
-            let entries = entries.collect::<Result<_, TableError>>()?;
-            Ok(adapter::Snapshot { entries, revision: snapshot.revision })
+            Ok(adapter::Snapshot { entries: entries.collect(), revision: snapshot.revision })
         })
     }
 
@@ -242,12 +269,15 @@ impl adapter::Adapter for TablePlugin {
             let set = self.call("changes", pick!(changes), (after,), Some(CHANGES)).await?;
             let changes = set.changes.into_iter().map(|change| {
                 let records::Change { kind, key, value, ephemeral } = change;
-                let (kind, key) =
-                    (whole(Whole::<NAME>::from_text(kind))?, whole(Whole::<VALUE>::from_text(key))?);
-                Ok(adapter::Change { kind, key, value, ephemeral })
+                match (Whole::<NAME>::from_text(kind).0, Whole::<VALUE>::from_text(key).0) {
+                    (Ok(kind), Ok(key)) => adapter::Change { kind, key, value, ephemeral },
+                    (kind, key) => {
+                        let adapter::Entry { kind, key, value } = too_long(kind, key);
+                        adapter::Change { kind, key, value: Some(value), ephemeral }
+                    }
+                }
             });
-            let changes = changes.collect::<Result<_, TableError>>()?;
-            Ok(adapter::ChangeSet { changes, revision: set.revision })
+            Ok(adapter::ChangeSet { changes: changes.collect(), revision: set.revision })
         })
     }
 
@@ -266,7 +296,7 @@ impl adapter::Adapter for TablePlugin {
                 let adapter::Change { kind, key, value, ephemeral } = change;
                 records::Change { kind, key, value, ephemeral }
             });
-            self.call("write", pick!(write), (changes.collect(), expect), None).await
+            decided(self.call("write", pick!(write), (changes.collect(), expect), None).await)
         })
     }
 
@@ -290,13 +320,14 @@ impl adapter::Adapter for TablePlugin {
                 adapter::Condition::Unchanged(stamp) => records::Condition::Unchanged(stamp),
                 adapter::Condition::Always => records::Condition::Always,
             };
-            let stored = self.call("assign", pick!(assign), (proposal, condition), None).await?;
+            let stored = self.call("assign", pick!(assign), (proposal, condition), None).await;
+            let stored = decided(stored)?;
             stored.map(lift_assignment).transpose()
         })
     }
 
     fn forget(&self, client: String, service: String) -> Answer<'_, ()> {
-        Box::pin(self.call("forget", pick!(forget), (client, service), None))
+        Box::pin(async move { decided(self.call("forget", pick!(forget), (client, service), None).await) })
     }
 
     fn client(&self, client: String) -> Answer<'_, adapter::ClientRecord> {
@@ -311,7 +342,7 @@ impl adapter::Adapter for TablePlugin {
     }
 
     fn locate(&self, client: String, router: Option<String>) -> Answer<'_, ()> {
-        Box::pin(self.call("locate", pick!(locate), (client, router), None))
+        Box::pin(async move { decided(self.call("locate", pick!(locate), (client, router), None).await) })
     }
 
     fn sweep(&self, now: u64, limit: u32) -> Answer<'_, u32> {

@@ -4,6 +4,9 @@
 
 use futures_util::future::BoxFuture;
 
+/// The kind of what lies among the entries and is none: its key is where, its value why.
+pub const STRAY: &str = "stray";
+
 /// Grows with every change to an entry; means nothing across datastores.
 pub type Revision = u64;
 
@@ -103,11 +106,14 @@ pub enum TableError {
     /// The datastore cannot be reached or did not answer in time.
     #[error("routing table unavailable: {0}")]
     Unavailable(String),
+    /// The datastore may have carried out what it was asked to, or not.
+    #[error("whether the routing table took this is not known: {0}; it may have been carried out")]
+    Unknown(String),
     /// What came after the revision asked for is no longer known.
     #[error("routing table was compacted; a new snapshot is needed")]
     Compacted,
-    /// The table is at this revision, not at the one expected.
-    #[error("routing table is at revision {0}, not at the one expected")]
+    /// An entry that was to be written changed after the revision expected; this one holds that.
+    #[error("an entry of the routing table changed meanwhile, at revision {0} or before")]
     Conflict(Revision),
     /// The datastore answered no.
     #[error("routing table refused: {0}")]

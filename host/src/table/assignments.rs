@@ -242,7 +242,10 @@ impl Assignments {
         wait: &Wait,
     ) -> Result<Option<Assignment>, TableError> {
         let stored = self.ask(wait.bound(self.adapter.assign(proposal.clone(), condition))).await;
-        if !matches!(stored, Err(TableError::Unavailable(_) | TableError::Adapter(_))) {
+        if !matches!(
+            stored,
+            Err(TableError::Unavailable(_) | TableError::Unknown(_) | TableError::Adapter(_))
+        ) {
             return stored;
         }
         let read = self.adapter.assigned(proposal.client.clone(), proposal.service.clone());

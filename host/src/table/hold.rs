@@ -18,6 +18,9 @@ pub(super) const FEWEST: usize = 3;
 /// The kind of the entry that a router writes together with deletions that are meant.
 pub(super) const EXPLICIT: &str = "explicit";
 
+/// So many of these a router writes in turn.
+pub(super) const MARKS: u32 = 16;
+
 /// The value of that entry.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 pub(super) struct Mark {
@@ -31,7 +34,7 @@ pub(super) struct Mark {
 impl Mark {
     fn read(change: &Change) -> Option<Self> {
         let value = change.value.as_ref().filter(|_| change.kind == EXPLICIT)?;
-        Some(serde_json::from_str(value).unwrap_or_default())
+        serde_json::from_str(value).ok()
     }
 
     fn means(&self, change: &Change) -> bool {

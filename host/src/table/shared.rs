@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
 };
 
 use parking_lot::Mutex;
@@ -25,6 +25,8 @@ use crate::condition::Name;
 
 /// So many records that cannot be read are named in the log at once.
 const PROBLEMS: usize = 20;
+/// And so many by the condition that says that there are some.
+const NAMED: usize = 5;
 
 pub(super) struct Shared {
     pub(super) adapter: Arc<dyn Adapter>,
@@ -41,6 +43,8 @@ pub(super) struct Shared {
     pub(super) drained: watch::Sender<BTreeMap<String, u32>>,
     /// Something was written here: the loop should ask for changes now.
     pub(super) poke: Notify,
+    /// Counts the marks that were written beside deletions.
+    pub(super) marks: AtomicU32,
     numbers: Arc<Numbers>,
     /// Held while a view is made.
     making: Mutex<Making>,
@@ -77,6 +81,7 @@ impl Shared {
             status: watch::Sender::new(Status::Starting(None)),
             drained: watch::Sender::default(),
             poke: Notify::new(),
+            marks: AtomicU32::new(0),
             numbers,
             making: Mutex::new(making),
         }
@@ -179,6 +184,12 @@ impl Shared {
         self.publish(view.apply(&ended, view.revision, &making.overlay, &self.numbers));
     }
 
+    /// A view as it is after changes that nobody has told yet.
+    pub(super) fn preview(&self, view: &View, changes: &[Change], revision: Revision) -> View {
+        let overlay = self.making.lock().overlay.clone();
+        view.apply(changes, revision, &overlay, &self.numbers)
+    }
+
     pub(super) fn set_overlay(&self, overlay: Overlay) {
         let mut making = self.making.lock();
         making.overlay = overlay;
@@ -218,8 +229,10 @@ impl Shared {
         match problems.len() {
             0 => drop(conditions.clear(Name::TableRecords)),
             records => {
-                let detail =
-                    format!("{records} records of the routing table cannot be read; the log names them");
+                let named: Vec<_> = problems.values().take(NAMED).map(ToString::to_string).collect();
+                let more = if records > NAMED { "; GET /v1/routers and the log name the others" } else { "" };
+                let named = named.join("; ");
+                let detail = format!("{records} records of the routing table cannot be read: {named}{more}");
                 conditions.raise(Name::TableRecords, detail);
             }
         }

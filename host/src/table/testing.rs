@@ -136,6 +136,15 @@ impl TestTable {
         })
     }
 
+    /// The table's revision, if one of the entries that are named changed since another.
+    fn conflict(&self, named: &[Change], expect: Revision) -> Option<Revision> {
+        let data = self.data.lock();
+        let same = |one: &Change, other: &Change| (&one.kind, &one.key) == (&other.kind, &other.key);
+        let mut since = data.log.iter().filter(|(revision, _)| *revision > expect);
+        let changed = since.any(|(_, change)| named.iter().any(|named| same(named, change)));
+        (changed || expect < data.floor).then_some(data.revision)
+    }
+
     /// What is stored afterwards, and whether routers are told of it.
     fn store(&self, proposal: Proposal, condition: Condition) -> (Option<Assignment>, bool) {
         let mut data = self.data.lock();
@@ -202,10 +211,9 @@ impl Adapter for TestTable {
     fn write(&self, changes: Vec<Change>, expect: Option<Revision>) -> Answer<'_, Revision> {
         async move {
             self.reach().await?;
-            let revision = self.data.lock().revision;
-            match expect.is_some_and(|expect| expect < revision) {
-                true => Err(TableError::Conflict(revision)),
-                false => Ok(self.change(&changes)),
+            match expect.and_then(|expect| self.conflict(&changes, expect)) {
+                Some(revision) => Err(TableError::Conflict(revision)),
+                None => Ok(self.change(&changes)),
             }
         }
         .boxed()

@@ -5,6 +5,7 @@
 
 use message_flow_sdk::{
     etcd::{Comparison, EtcdError, KeyRange, KeyValue, Operation},
+    log::{Level, log},
     routing_table::{Assignment, ClientRecord, Condition, Proposal, TableError},
     state,
 };
@@ -99,7 +100,11 @@ pub(crate) fn client(cluster: &impl Cluster, keys: &Keys, client: &str) -> Resul
         assignments.extend(found);
     })
     .map_err(failed)?;
-    let assignments = assignments.into_iter().collect::<Result<_, TableError>>()?;
+    // One that cannot be read hides none of the others.
+    let readable = assignments.into_iter().filter_map(|found: Result<_, TableError>| {
+        found.inspect_err(|error| log(Level::Warn, &format!("assignment ignored: {error:?}"))).ok()
+    });
+    let assignments = readable.collect();
     Ok(ClientRecord { router: router.map(|location| location.router), assignments })
 }
 

@@ -1,6 +1,6 @@
 //! Entries: read at one revision, followed by their changes, written all or none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use message_flow_sdk::{
     etcd::{Comparison, Event, KeyValue, Operation, Put, Revision},
@@ -8,7 +8,7 @@ use message_flow_sdk::{
 };
 
 use crate::{
-    cluster::{Cluster, delete, each_page, failed},
+    cluster::{Cluster, delete, each_page, failed, one, put},
     keys::{Keys, Place},
 };
 
@@ -19,17 +19,32 @@ const WAIT_MS: u32 = 25_000;
 /// What `wit/routing-table.wit` promises for one write.
 const CHANGES: usize = 64;
 
+/// The kind of what is no entry, and why it is none.
+const STRAY: &str = "stray";
+const UNKNOWN: &str =
+    "no kind of record is kept in this folder; look for a typing error, or another use of the prefix";
+/// So many of those are told at most.
+const STRAYS: usize = 256;
+
 pub(crate) fn read(cluster: &impl Cluster, keys: &Keys) -> Result<Snapshot, TableError> {
-    let mut entries = Vec::new();
+    let (mut entries, mut strays) = (Vec::new(), 0);
     let read = each_page(cluster, keys.entries(), PAGE, |page| {
-        entries.extend(page.entries.into_iter().filter_map(|found| entry(keys, found)));
+        let mut found: Vec<_> = page.entries.into_iter().filter_map(|found| entry(keys, found)).collect();
+        found.retain(|entry| {
+            strays += usize::from(entry.kind == STRAY);
+            entry.kind != STRAY || strays <= STRAYS
+        });
+        entries.extend(found);
     });
     Ok(Snapshot { revision: read.map_err(failed)?, entries })
 }
 
 fn entry(keys: &Keys, found: KeyValue) -> Option<Entry> {
-    let Place::Entry { kind, key } = keys.place(&found.key) else { return None };
-    Some(Entry { kind, key, value: text(found.value) })
+    match keys.place(&found.key) {
+        Place::Entry { kind, key } => Some(Entry { kind, key, value: text(found.value) }),
+        Place::Unknown => Some(Entry { kind: STRAY.into(), key: found.key, value: UNKNOWN.into() }),
+        Place::Marker | Place::Notice => None,
+    }
 }
 
 pub(crate) fn changes(cluster: &impl Cluster, keys: &Keys, after: Revision) -> Result<ChangeSet, TableError> {
@@ -47,7 +62,11 @@ fn change(keys: &Keys, event: Event) -> Option<Change> {
             let key = String::from_utf8(assignment).ok()?;
             Some(Change { kind: "assignment".to_owned(), key, value: None, ephemeral: false })
         }
-        (Place::Notice | Place::Revision | Place::Unknown, _) => None,
+        (Place::Unknown, value) => {
+            let value = value.map(|_| UNKNOWN.to_owned());
+            Some(Change { kind: STRAY.to_owned(), key: event.key, value, ephemeral: false })
+        }
+        (Place::Notice | Place::Marker, _) => None,
     }
 }
 
@@ -63,23 +82,46 @@ pub(crate) fn write(
             changes.len()
         )));
     }
-    // `revision` is among the entries, so deletions count as well.
-    let unchanged = expect.map(|revision| Comparison::NoneModifiedAfter((keys.entries(), revision)));
-    let unchanged: Vec<_> = unchanged.into_iter().collect();
-    let outcome = cluster.transact(&unchanged, &operations(keys, changes), &[]).map_err(failed)?;
-    if outcome.succeeded { Ok(outcome.revision) } else { Err(TableError::Conflict(outcome.revision)) }
+    let Some(expect) = expect else {
+        let outcome = cluster.transact(&[], &operations(keys, changes), &[]).map_err(failed)?;
+        return Ok(outcome.revision);
+    };
+    let named = named(keys, changes);
+    let unchanged = |key: &String| Comparison::NoneModifiedAfter((one(key.clone()), expect));
+    let unchanged: Vec<_> = named.iter().map(unchanged).collect();
+    let look: Vec<_> = named.into_iter().map(Operation::Get).collect();
+    let outcome = cluster.transact(&unchanged, &operations(keys, changes), &look).map_err(failed)?;
+    if outcome.succeeded {
+        return Ok(outcome.revision);
+    }
+    // What routers are told of, where the cluster's revision grows with every assignment.
+    let changed = outcome.found.iter().flatten().map(|found| found.modified).max();
+    Err(TableError::Conflict(changed.unwrap_or(outcome.revision)))
+}
+
+/// The keys that must not have changed for these changes to hold. A deleted key leaves no revision
+/// behind; the marker that is written with its deletion does. Earlier versions, which may run beside
+/// this one, write `revision` in place of it.
+fn named(keys: &Keys, changes: &[Change]) -> BTreeSet<String> {
+    let entries = changes.iter().map(|change| keys.entry(&change.kind, &change.key));
+    entries.flat_map(|entry| [keys.marker(&entry), entry]).chain([keys.revision()]).collect()
 }
 
 /// etcd takes one operation for each key: the last holds.
 fn operations(keys: &Keys, changes: &[Change]) -> Vec<Operation> {
     let last: BTreeMap<_, _> =
         changes.iter().map(|change| (keys.entry(&change.kind, &change.key), change)).collect();
+    let deleted = last.iter().filter(|(_, change)| change.value.is_none());
+    let mut markers: BTreeSet<_> = deleted.map(|(key, _)| keys.marker(key)).collect();
+    if last.is_empty() {
+        // Who follows sees this write as well.
+        markers.insert(keys.marker(""));
+    }
     let operations = last.into_iter().map(|(key, change)| match &change.value {
         Some(value) => Operation::Put(Put { key, value: value.clone().into(), leased: change.ephemeral }),
         None => delete(key),
     });
-    let marker = Operation::Put(Put { key: keys.revision(), value: b"{}".to_vec(), leased: false });
-    operations.chain([marker]).collect()
+    operations.chain(markers.into_iter().map(|marker| put(marker, b"{}".to_vec()))).collect()
 }
 
 /// What is no text is no record. That is for the host to say of this entry, which no JSON document

@@ -6,6 +6,10 @@ use message_flow_sdk::keys::{escape, unescape};
 
 const PREFIX: &str = "/message-flow";
 
+/// So many markers there are: with the 64 entries that one write may name, as many comparisons as
+/// etcd takes in a transaction are not reached.
+const BUCKETS: u64 = 32;
+
 /// Kinds of entries and the folder of each.
 const FOLDERS: [(&str, &str); 4] =
     [("release", "releases"), ("router", "routers"), ("server", "servers"), ("service", "services")];
@@ -24,8 +28,8 @@ pub(crate) enum Place {
         key: String,
     },
     Notice,
-    /// Of the adapter's own.
-    Revision,
+    /// Of the adapter's own: a marker.
+    Marker,
     /// Of nobody's.
     Unknown,
 }
@@ -50,8 +54,15 @@ impl Keys {
         }
     }
 
+    /// What earlier versions write with every change to entries.
     pub(crate) fn revision(&self) -> String {
         self.below("revision")
+    }
+
+    /// What is written when the entry at this key is deleted. Entries share markers, as each stays.
+    pub(crate) fn marker(&self, entry: &str) -> String {
+        let below = entry.strip_prefix(&self.prefix).unwrap_or(entry);
+        self.below(&format!("revision/{:02x}", bucket(below)))
     }
 
     pub(crate) fn notice(&self) -> String {
@@ -66,7 +77,7 @@ impl Keys {
         self.below(&format!("clients/{}", escape(client)))
     }
 
-    /// All entries, and `revision`.
+    /// All entries, and the markers.
     pub(crate) fn entries(&self) -> KeyRange {
         KeyRange { start: self.below("others/"), end: Some(format!("{}0", self.prefix)) }
     }
@@ -90,8 +101,9 @@ impl Keys {
             return Place::Unknown;
         };
         match below.split_once('/') {
-            None if below == "revision" => Place::Revision,
+            None if below == "revision" => Place::Marker,
             None if below == "notice" => Place::Notice,
+            Some(("revision", _)) => Place::Marker,
             Some(("others", rest)) => {
                 match rest.split_once('/').and_then(|(kind, key)| Some((unescape(kind)?, key))) {
                     Some((kind, key)) => Place::Entry { kind, key: key.to_owned() },
@@ -120,6 +132,14 @@ impl Keys {
     }
 }
 
+/// FNV-1a, the same in every router and version.
+fn bucket(text: &str) -> u64 {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash ^ (hash >> 32)) % BUCKETS
+}
+
 /// `CLIENT/SERVICE`, as notices name an assignment.
 pub(crate) fn assignment(client: &str, service: &str) -> String {
     format!("{}/{}", escape(client), escape(service))
@@ -145,7 +165,10 @@ mod tests {
             assert_eq!(keys.place(&at), Place::Entry { kind: kind.into(), key: key.into() });
             assert!(within(&keys.entries(), &at) && within(&keys.watched(), &at), "{at}");
         }
-        assert_eq!(keys.place(&keys.revision()), Place::Revision);
+        assert_eq!(keys.place(&keys.revision()), Place::Marker);
+        let marker = keys.marker(&keys.entry("server", "chat/a:1"));
+        assert_eq!((marker.as_str(), keys.place(&marker)), ("/mf/revision/19", Place::Marker));
+        assert!(within(&keys.entries(), &marker), "earlier versions see deletions by it");
         assert_eq!(keys.place(&keys.notice()), Place::Notice);
         for foreign in ["/mf/settings/x", "/mf/x", "/other/services/x", "/mf/others/%zz/x"] {
             assert_eq!(keys.place(foreign), Place::Unknown, "{foreign}");

@@ -10,13 +10,14 @@
 //! | `notice` | the assignment that was pinned, forgotten or replaced last, as `CLIENT/SERVICE` |
 //! | `others/KIND/KEY` | an entry of a kind that this adapter does not know |
 //! | `releases/NAME`, `routers/ID`, `servers/SERVICE/ID`, `services/ID` | the entries |
-//! | `revision` | nothing: written with every change to entries |
+//! | `revision/NN` | nothing: written when an entry is deleted that falls to this marker, one of 32 |
+//! | `revision` | nothing: written by earlier versions with every change to entries |
 //!
 //! `CLIENT` is percent-encoded, so that it holds no `/`. The order of these names is used: routers
 //! watch from `notice` to the end, and so see nothing of assignments and clients, of which there may
-//! be millions. `revision` gives every write an event, and makes deletions visible to those that
-//! expect the table to be unchanged; one key for all notices is enough, because a watch reports every
-//! change of a key and not its last value only.
+//! be millions. The markers give every write an event, and make deletions visible to those that
+//! expect an entry to be unchanged: of a deleted key etcd knows no revision. One key for all notices
+//! is enough, because a watch reports every change of a key and not its last value only.
 
 mod assignments;
 mod cluster;
@@ -42,7 +43,7 @@ struct Etcd;
 message_flow_sdk::export!(Etcd: RoutingTable + Lifecycle);
 
 /// What `[plugin.etcd] config` may hold; all but the last is for the host.
-const SETTINGS: [&str; 7] = ["endpoints", "user", "password", "ca", "cert", "key", "prefix"];
+const SETTINGS: [&str; 8] = ["endpoints", "user", "password", "ca", "cert", "key", "compact", "prefix"];
 
 impl Lifecycle for Etcd {
     fn start() -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! The adapter over an etcd written by hand: what `wit/routing-table.wit` promises.
 
 use message_flow_sdk::{
+    etcd::Comparison,
     routing_table::{Assignment, Change, Condition, Proposal, TableError},
     testing::Scene,
 };
@@ -94,20 +95,55 @@ fn many_entries_are_read_at_one_revision() {
     assert!(etcd.gets.get() > 1);
 }
 
+/// Writes a service if nothing that is said of it changed since a revision.
+fn expecting(etcd: &Fake, service: &str, revision: u64) -> Result<u64, TableError> {
+    entries::write(etcd, &keys(), &[change("service", service, Some("{}"))], Some(revision))
+}
+
 #[test]
-fn a_write_may_expect_that_nothing_changed() {
+fn a_write_may_expect_that_what_it_names_is_unchanged() {
     let etcd = Fake::default();
     let revision = write(&etcd, &[change("service", "a", Some("{}")), change("service", "b", Some("{}"))]);
     assign(&etcd, "s1", Condition::Always);
-    let expecting =
-        |revision| entries::write(&etcd, &keys(), &[change("service", "c", Some("{}"))], Some(revision));
-    let next = expecting(revision).unwrap();
-    assert_eq!(kind(expecting(revision)), "conflict");
-    let deleted = write(&etcd, &[change("service", "b", None)]);
-    assert_eq!(kind(expecting(next)), "conflict", "a deletion is a change");
-    assert!(expecting(deleted).is_ok());
-    etcd.edit("/mf/services/by-hand", Some("{}"));
-    assert_eq!(kind(expecting(etcd.revision() - 1)), "conflict", "whoever made it");
+    let written = expecting(&etcd, "c", revision).unwrap();
+    write(&etcd, &[change("service", "a", Some("{}"))]);
+    assign(&etcd, "s2", Condition::Always);
+    match expecting(&etcd, "c", revision) {
+        Err(TableError::Conflict(at)) => {
+            assert_eq!(at, written, "when it was written, not what happened since")
+        }
+        other => panic!("{other:?}"),
+    }
+    let again = expecting(&etcd, "c", written).unwrap();
+    let deleted = write(&etcd, &[change("service", "c", None)]);
+    assert_eq!(kind(expecting(&etcd, "c", again)), "conflict", "a deletion is a change");
+    etcd.edit("/mf/services/c", Some("{}"));
+    assert_eq!(kind(expecting(&etcd, "c", deleted)), "conflict", "whoever made it");
+    assert!(expecting(&etcd, "b", revision).is_ok(), "it never changed");
+}
+
+#[test]
+fn deletions_leave_a_bounded_number_of_markers() {
+    let etcd = Fake::default();
+    for number in 0..400 {
+        write(&etcd, &[change("service", &number.to_string(), None)]);
+    }
+    assert_eq!(etcd.dump().len(), 32);
+}
+
+#[test]
+fn an_earlier_version_may_run_beside() {
+    let etcd = Fake::default();
+    let revision = write(&etcd, &[change("service", "a", Some("{}")), change("service", "b", Some("{}"))]);
+    // It compares all entries, and writes one marker for all changes.
+    let theirs = [Comparison::NoneModifiedAfter((keys().entries(), revision))];
+    assert!(etcd.transact(&theirs, &[], &[]).unwrap().succeeded);
+    write(&etcd, &[change("service", "a", None)]);
+    assert!(!etcd.transact(&theirs, &[], &[]).unwrap().succeeded, "it sees our deletion");
+    let deleted = etcd.revision();
+    etcd.edit("/mf/services/b", None);
+    etcd.edit("/mf/revision", Some("{}"));
+    assert_eq!(kind(expecting(&etcd, "b", deleted)), "conflict", "and we see its own");
 }
 
 #[test]
@@ -236,6 +272,22 @@ fn what_is_no_text_hides_nothing_else() {
     let (found, followed) = changes(&etcd, first);
     assert_eq!((found.len(), followed), (2, revision), "{found:?}");
     assert!(found[0].2.as_deref().is_some_and(said) && found[1].1 == "d", "{found:?}");
+}
+
+#[test]
+fn what_is_no_entry_is_told_as_a_stray() {
+    let etcd = Fake::default();
+    let first = write(&etcd, &[change("service", "a", Some("{}"))]);
+    etcd.edit("/mf/service/chat", Some("{}"));
+    let (entries, _) = snapshot(&etcd);
+    let kinds: Vec<_> = entries.iter().map(|(kind, key, _)| (kind.as_str(), key.as_str())).collect();
+    assert_eq!(kinds, [("stray", "/mf/service/chat"), ("service", "a")]);
+    etcd.edit("/mf/service/chat", None);
+    let told: Vec<_> =
+        changes(&etcd, first).0.into_iter().map(|change| (change.0, change.2.is_some())).collect();
+    assert_eq!(told, [("stray".to_owned(), true), ("stray".to_owned(), false)]);
+    (0..300).for_each(|n| etcd.edit(&format!("/mf/typo/{n}"), Some("x")));
+    assert_eq!(snapshot(&etcd).0.len(), 257, "bounded, and the entry is there");
 }
 
 #[test]

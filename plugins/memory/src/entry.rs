@@ -45,12 +45,14 @@ fn entry(key: &str, value: Vec<u8>) -> Option<Entry> {
     Some(Entry { kind: unescape(kind)?, key: unescape(key)?, value })
 }
 
-/// Makes all of these changes or none, if no entry changed since `expect`.
+/// Makes all of these changes or none, if none of the entries that they name changed since `expect`.
 pub(crate) fn write(changes: &[Change], expect: Option<Revision>) -> Result<Revision, TableError> {
     check(changes)?;
     until_applied(|| {
         let head = Head::read()?;
-        if expect.is_some_and(|expect| expect < head.entries) {
+        if let Some(expect) = expect
+            && log::may_have_changed(&head, expect, changes)?
+        {
             return Err(TableError::Conflict(head.revision));
         }
         if changes.is_empty() {

@@ -1,5 +1,7 @@
 //! The change log: what each revision changed, bounded in records and in bytes.
 
+use std::collections::HashSet;
+
 use message_flow_sdk::{
     routing_table::{Change, ChangeSet, Revision, TableError},
     state,
@@ -36,12 +38,42 @@ pub(crate) fn changes(after: Revision) -> Result<ChangeSet, TableError> {
             return Err(TableError::Compacted);
         }
         set.revision += 1;
-        decode(&record, &mut set.changes)?;
+        // What cannot be read is not known: who follows reads the entries, each by itself.
+        decode(&record, &mut set.changes).map_err(|_| TableError::Compacted)?;
     }
     match set.revision == after {
         true => Err(TableError::Compacted),
         false => Ok(set),
     }
+}
+
+/// Whether one of the entries that these changes name changed after a revision, or may have: what is
+/// older than the log cannot be told.
+pub(crate) fn may_have_changed(head: &Head, after: Revision, named: &[Change]) -> Result<bool, TableError> {
+    if after >= head.entries && after <= head.revision {
+        return Ok(false);
+    }
+    // Older than the log, or of another table.
+    if after < head.floor || after > head.revision {
+        return Ok(true);
+    }
+    let named: HashSet<_> = named.iter().map(|change| (&*change.kind, &*change.key)).collect();
+    let mut at = after;
+    while at < head.entries {
+        let records = state::scan(PREFIX, Some(&key(at)), AT_ONCE);
+        if records.is_empty() {
+            return Ok(true);
+        }
+        for (_, record) in records {
+            let mut changed = Vec::new();
+            decode(&record, &mut changed)?;
+            if changed.iter().any(|change| named.contains(&(&*change.kind, &*change.key))) {
+                return Ok(true);
+            }
+            at += 1;
+        }
+    }
+    Ok(false)
 }
 
 /// What appending a record to the log takes: the new head, and the cells to write beside it.

@@ -59,7 +59,7 @@ fn what_is_written_is_in_the_snapshot_and_in_the_changes() {
 }
 
 #[test]
-fn a_write_may_expect_that_no_entry_changed() {
+fn a_write_may_expect_that_what_it_names_is_unchanged() {
     Scene::new().run(|| {
         let first = Memory::write(vec![put("release", "chat", "1")], None).unwrap();
         Memory::forget("alice".into(), "chat@2".into()).unwrap();
@@ -67,6 +67,15 @@ fn a_write_may_expect_that_no_entry_changed() {
         let outrun = Memory::write(vec![put("release", "chat", "3")], Some(first));
         assert!(matches!(outrun, Err(TableError::Conflict(revision)) if revision == second), "{outrun:?}");
         assert_eq!(entries(Memory::read().unwrap())[&("release".into(), "chat".into())], "2");
+        assert!(Memory::write(vec![put("release", "other", "1")], Some(first)).is_ok(), "another entry");
+        assert!(Memory::write(vec![put("release", "new", "1")], Some(u64::MAX)).is_err(), "no such revision");
+        let at = Memory::write((0..64).map(|n| put("server", &n.to_string(), "1")).collect(), None).unwrap();
+        let fill = || Memory::write((0..64).map(|n| put("service", &n.to_string(), "1")).collect(), None);
+        (0..200).for_each(|_| assert!(fill().is_ok()));
+        assert!(Memory::write(vec![put("server", "1", "2")], Some(at)).is_ok(), "over pages of the log");
+        (0..1000).for_each(|_| assert!(fill().is_ok()));
+        let late = Memory::write(vec![put("server", "2", "2")], Some(at));
+        assert!(matches!(late, Err(TableError::Conflict(_))), "the log does not reach back: {late:?}");
     });
 }
 

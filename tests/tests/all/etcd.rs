@@ -1,8 +1,9 @@
 //! The routing table in a real etcd.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use message_flow_tests::{Etcd, Gateway, Upstream, eventually, gateway::Setup};
+use message_flow::plugin::etcd::{EtcdClient, EtcdSettings, KeyRange, Operation, Transaction};
+use message_flow_tests::{Etcd, Gateway, Relay, Upstream, eventually, gateway::Setup};
 use serde_json::{Value, json};
 
 fn on(etcd: &Etcd) -> Setup {
@@ -10,7 +11,10 @@ fn on(etcd: &Etcd) -> Setup {
 }
 
 fn on_with(etcd: &Etcd, further: &str) -> Setup {
-    let endpoint = etcd.endpoint();
+    at(&etcd.endpoint(), further)
+}
+
+fn at(endpoint: &str, further: &str) -> Setup {
     Gateway::setup().config(format!(
         "[table]\nadapter = \"etcd\"\n[plugin.etcd]\nconfig = {{ endpoints = \"{endpoint}\", prefix = \"/test\"{further} }}\n"
     ))
@@ -234,10 +238,7 @@ async fn nothing_is_missed_over_a_compaction() {
     gateway.signal("STOP").await;
     etcd.must(&["del", "/test/services/gone"]).await;
     etcd.must(&["put", "/test/services/new", &json!({ "server": a.uri() }).to_string()]).await;
-    let status: Value =
-        serde_json::from_str(&etcd.must(&["endpoint", "status", "-w", "json"]).await).expect("JSON");
-    let revision = status[0]["Status"]["header"]["revision"].to_string();
-    etcd.must(&["compaction", &revision]).await;
+    etcd.must(&["compaction", &etcd.revision().await.to_string()]).await;
     etcd.down().await;
     etcd.up().await;
     gateway.signal("CONT").await;
@@ -308,4 +309,214 @@ async fn an_explicit_loss_is_obeyed_at_once() {
     gateway.get("/chat/").send().await.problem(503);
     let call = other.get("/chat/");
     other.until(call, 503).await;
+}
+
+#[tokio::test]
+async fn writers_of_different_records_are_not_in_the_way_of_each_other() {
+    const SERVERS: usize = 4;
+    let etcd = Etcd::start().await;
+    let gateways = [on(&etcd).start().await, on(&etcd).start().await];
+    let mut writers = Vec::new();
+    for writer in 0..16 {
+        let gateway = &gateways[writer % 2];
+        let (service, server) = (format!("/v1/services/s{writer}"), |n: usize| {
+            format!("/v1/services/s{writer}/servers/{}", n % SERVERS)
+        });
+        let uri = |n: usize| json!({ "uri": format!("http://127.0.0.1:{}", 1000 + n), "ttl": "1m" });
+        let mut calls = vec![gateway.ask("PUT", &service).json(&json!({}))];
+        for n in 0..12 {
+            calls.push(gateway.ask("PUT", server(n)).json(&uri(n)));
+            calls.push(gateway.ask("POST", format!("{}/heartbeat", server(n))));
+            if n >= SERVERS {
+                calls.push(gateway.ask("DELETE", server(n)));
+            }
+            calls.push(gateway.ask("PUT", &service).json(&json!({ "filters": [format!("f{n}")] })));
+        }
+        writers.push(tokio::spawn(async move {
+            let mut answers = Vec::new();
+            for call in calls {
+                let reply = call.send().await;
+                answers.push((reply.status, reply.text()));
+            }
+            answers
+        }));
+    }
+    for writer in writers {
+        for (status, text) in writer.await.expect("no panic") {
+            assert!((200..300).contains(&status), "{status} {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn writers_of_one_record_get_their_way_in_turn_and_conditions_hold() {
+    let etcd = Etcd::start().await;
+    let gateways = [on(&etcd).start().await, on(&etcd).start().await];
+    let put = |writer: usize, body: Value| gateways[writer % 2].ask("PUT", "/v1/services/chat").json(&body);
+    let weight =
+        |server: &str, weight: usize| json!({ "id": server, "uri": "http://127.0.0.1:9", "weight": weight });
+    let list = |a: usize, b: usize| json!({ "servers": [weight("a", a), weight("b", b)] });
+    put(0, list(1, 1)).send().await.expect(201);
+    gateways[1].until(gateways[1].ask("GET", "/v1/services/chat"), 200).await;
+    let at_once = (0..16).map(|writer| tokio::spawn(put(writer, list(10 + writer, 1)).send()));
+    for reply in at_once.collect::<Vec<_>>() {
+        reply.await.expect("no panic").expect(200);
+    }
+    for round in 0..10 {
+        let shown = gateways[0].ask("GET", "/v1/services/chat").send().await.expect(200);
+        let tag = shown.header("etag").to_owned();
+        // Each changes another server of the list that both have seen.
+        let (a, b) = (
+            shown.json()["servers"][0]["weight"].as_u64().unwrap(),
+            shown.json()["servers"][1]["weight"].as_u64().unwrap(),
+        );
+        let (a, b) = (a as usize, b as usize);
+        let calls = [put(0, list(a + 1, b)), put(1, list(a, b + 1))]
+            .map(|call| tokio::spawn(call.header("if-match", &tag).send()));
+        let mut statuses = Vec::new();
+        for call in calls {
+            statuses.push(call.await.expect("no panic").status);
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 412], "round {round}");
+        eventually(|| async {
+            let seen =
+                [&gateways[0], &gateways[1]].map(|gateway| gateway.ask("GET", "/v1/services/chat").send());
+            let [here, there] = seen;
+            let (here, there) = (here.await, there.await);
+            let same = here.header("etag") == there.header("etag") && here.header("etag") != tag;
+            if same { Ok(()) } else { Err(format!("{} {}", here.text(), there.text())) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn routers_agree_after_a_snapshot_was_restored() {
+    let mut etcd = Etcd::start().await;
+    let upstreams = [Upstream::start("a").await, Upstream::start("b").await, Upstream::start("c").await];
+    let servers: Vec<_> = upstreams.iter().map(Upstream::uri).collect();
+    let (one, two) = (on(&etcd).start().await, on(&etcd).start().await);
+    one.put("chat", json!({ "servers": servers })).await;
+    routed(&two, "chat").await;
+    let saved = etcd.save().await;
+    let clients: Vec<_> = (0..40).map(|at| format!("c{at}")).collect();
+    // What is remembered of these was never in the snapshot.
+    answers(&one, &clients[..20]).await;
+    answers(&two, &clients[20..]).await;
+    one.put("later", json!({ "servers": servers })).await;
+    routed(&two, "later").await;
+
+    etcd.down().await;
+    etcd.restore(&saved).await;
+    for gateway in [&one, &two] {
+        let call = gateway.get("/later/");
+        gateway.until(call, 404).await;
+    }
+    assert_eq!(answers(&one, &clients).await, answers(&two, &clients).await);
+    one.put("again", json!({ "servers": servers })).await;
+    routed(&two, "again").await;
+}
+
+/// What `/ready` says of the table.
+async fn standing(gateway: &Gateway) -> String {
+    let ready = gateway.ask("GET", "/ready").send().await.expect(200).json();
+    ready["table"]["state"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_router_is_current_as_soon_as_etcd_is_back() {
+    let mut etcd = Etcd::start().await;
+    let gateway = on(&etcd).start().await;
+    etcd.down().await;
+    let stood = async |expected: &str| {
+        eventually(|| async {
+            let standing = standing(&gateway).await;
+            if standing == expected { Ok(()) } else { Err(standing) }
+        })
+        .await;
+    };
+    stood("stale").await;
+    // Long enough for the longest pauses between attempts.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    etcd.up().await;
+    let up = Instant::now();
+    stood("current").await;
+    assert!(up.elapsed() < Duration::from_secs(3), "{:?}", up.elapsed());
+}
+
+#[tokio::test]
+async fn a_write_that_may_have_been_applied_is_answered_so() {
+    let etcd = Etcd::start().await;
+    let relay = Relay::to(etcd.endpoint().trim_start_matches("http://")).await;
+    let gateway = at(&relay.uri(), "").start().await;
+    gateway.put("chat", json!({ "server": "http://127.0.0.1:9" })).await;
+    relay.silence();
+    let write = || gateway.ask("PUT", "/v1/services/chat").json(&json!({ "server": "http://127.0.0.1:10" }));
+    let problem = write().send().await.problem(503);
+    assert_eq!(problem["type"], "urn:message-flow:problem:table-unknown", "{problem}");
+    assert!(
+        problem["detail"].as_str().unwrap_or_default().contains("may have been carried out"),
+        "{problem}"
+    );
+    relay.cut();
+    eventually(|| async {
+        let problem = write().send().await.problem(503);
+        let refused = problem["type"] == "urn:message-flow:problem:table-unavailable";
+        if refused { Ok(()) } else { Err(problem.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_record_is_shown_and_hides_nothing() {
+    const BAD: [(&str, &[u8]); 5] = [
+        ("/test/services/bad", b"{\"registrar\":\"\xff\"}"),
+        ("/test/servers/chat/odd", b"\xff\xfe"),
+        ("/test/routers/ghost", b"[]"),
+        ("/test/releases/chat", b"\xff"),
+        ("/test/service/typo", b"{}"),
+    ];
+    let etcd = Etcd::start().await;
+    let a = Upstream::start("a").await;
+    let one = on(&etcd).start().await;
+    one.put("chat", json!({ "servers": [a.uri()] })).await;
+    let endpoint = etcd.endpoint();
+    let settings = EtcdSettings::new(|key| (key == "endpoints").then_some(endpoint.as_str())).unwrap();
+    let client = EtcdClient::new(settings, Duration::from_secs(5), tokio::runtime::Handle::current());
+    let write = async |then: Vec<Operation>| {
+        client.transact(Transaction { then, ..Transaction::default() }).await.unwrap();
+    };
+    let put =
+        |(key, value): (&str, &[u8])| Operation::Put { key: key.into(), value: value.into(), leased: false };
+    let bad_assignment = put(("/test/assignments/zed/chat", b"\xff"));
+    write(BAD.map(put).into_iter().chain([bad_assignment]).collect()).await;
+    one.put("next", json!({ "servers": [a.uri()] })).await;
+    // It reads all of them at first.
+    let two = on(&etcd).start().await;
+    for gateway in [&one, &two] {
+        routed(gateway, "chat").await;
+        routed(gateway, "next").await;
+        assert_eq!(gateway.get("/chat/").client("zed").send().await.expect(200).text(), "a");
+        let shown = gateway.ask("GET", "/v1/routers").send().await.expect(200).json();
+        let unreadable =
+            shown.as_array().unwrap().iter().filter_map(|router| router["unreadable"].as_array());
+        let shown: Vec<_> = unreadable.flatten().map(|it| format!("{} {}", it["kind"], it["key"])).collect();
+        for expected in ["\"service\" \"bad\"", "\"server\" \"chat/odd\"", "\"stray\" \"/test/service/typo\""]
+        {
+            assert!(shown.iter().any(|shown| shown == expected), "{expected} is not in {shown:?}");
+        }
+        assert_eq!(shown.len(), BAD.len(), "{shown:?}");
+        let ready = gateway.ask("GET", "/ready").send().await.expect(200).text();
+        assert!(ready.contains("table-records") && ready.contains("release `chat`"), "{ready}");
+    }
+    let delete = |(key, _): (&str, &[u8])| Operation::Delete(KeyRange { start: key.into(), end: None });
+    write(BAD.map(delete).into()).await;
+    for gateway in [&one, &two] {
+        eventually(|| async {
+            let ready = gateway.ask("GET", "/ready").send().await.expect(200).text();
+            if ready.contains("table-records") { Err(ready) } else { Ok(()) }
+        })
+        .await;
+    }
 }

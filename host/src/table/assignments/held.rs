@@ -20,7 +20,7 @@ impl Assignments {
     pub fn hold(&self, service: &Service, client: &str, server: &str, why: &TableError) {
         let server = self.numbers.of(server);
         self.put_held(service.number, ttl(service), client, server);
-        if !matches!(why, TableError::Unavailable(_) | TableError::Adapter(_)) {
+        if !matches!(why, TableError::Unavailable(_) | TableError::Unknown(_) | TableError::Adapter(_)) {
             self.pause(service, client, server);
         }
     }

@@ -34,7 +34,7 @@ impl Outage {
     /// Takes note of what came of asking.
     pub(super) fn note<T>(&self, answer: &Result<T, TableError>, now: u64) {
         match answer {
-            Err(TableError::Unavailable(_) | TableError::Adapter(_)) => {
+            Err(TableError::Unavailable(_) | TableError::Unknown(_) | TableError::Adapter(_)) => {
                 self.failures.fetch_add(1, Relaxed);
                 self.probe_at.store(now + PROBE, Relaxed);
             }

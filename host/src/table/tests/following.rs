@@ -35,8 +35,9 @@ async fn a_write_is_in_the_view_when_it_returns() {
         let revision = table.write(many, None).await.unwrap();
         assert_eq!(table.view().revision, revision);
         assert_eq!(table.view().service(&"chat".parse().unwrap()).unwrap().servers.len(), 150);
-        let outrun = table.write(vec![delete("server", "chat/s1")], Some(revision - 1)).await;
-        assert_eq!(outrun, Err(TableError::Conflict(revision)));
+        let delete = async |id: &str| table.write(vec![delete("server", id)], Some(revision - 1)).await;
+        assert_eq!(delete("chat/s149").await, Err(TableError::Conflict(revision)));
+        assert!(delete("chat/s1").await.is_ok(), "what changed since is nothing to it");
     }
 }
 
@@ -195,4 +196,24 @@ async fn the_configuration_hides_what_the_table_says() {
     );
     table.set_overlay(Overlay::new());
     assert_eq!(servers(&table.view(), "chat").as_deref(), Some("more stored"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_entry_is_shown_until_it_is_gone() {
+    let far = TestTable::new();
+    far.change(&[put("stray", "/x/service/chat", "no such folder"), server("chat", "a")]);
+    let table = start(&far).await;
+    let problem = table.view().problems()["stray /x/service/chat"].to_string();
+    assert_eq!(problem, "stray `/x/service/chat` in the routing table is not valid: no such folder");
+    let raised = table.tasks().conditions().raised();
+    assert!(
+        raised.iter().any(|it| it.name == Name::TableRecords && it.detail.contains(&problem)),
+        "{raised:?}"
+    );
+    far.compact();
+    let view = seen(&table, far.change(&[delete("stray", "/x/service/chat")])).await;
+    assert!(view.problems().is_empty() && servers(&view, "chat").is_some());
+    let many: Vec<_> = (0..400).map(|n| put("stray", &n.to_string(), "no")).collect();
+    let view = seen(&table, far.change(&many)).await;
+    assert_eq!(view.problems().len(), 256, "as many as are remembered");
 }

@@ -71,14 +71,23 @@ pub(super) async fn conflict(table: &Table) -> Held {
         Err(TableError::Conflict(at)) if at >= next => {}
         other => return Err(format!("a write at revision {revision}, after {next}, got {other:?}")),
     }
-    done("write", table.write(vec![delete("service", "one")], None).await)?;
-    let late = expecting(next).await;
-    holds(matches!(late, Err(TableError::Conflict(_))), || {
-        format!("a deletion is a change too, got {late:?}")
-    })?;
+    let late = async |revision, what: &str| {
+        let late = expecting(revision).await;
+        holds(matches!(late, Err(TableError::Conflict(_))), || format!("{what} is a change, got {late:?}"))
+    };
+    let deleted = done("write", table.write(vec![delete("service", "two")], None).await)?;
+    late(next, "a deletion").await?;
+    let again = put(table, "service", "two").await?;
+    late(deleted, "a creation").await?;
+    late(next, "a deletion and a creation").await?;
+    let both = vec![change("service", "three"), change("service", "two")];
+    let both = table.write(both, Some(deleted)).await;
+    holds(matches!(both, Err(TableError::Conflict(_))), || format!("one of two changed, got {both:?}"))?;
+    done("write at the revision there", expecting(again).await)?;
     let entries = done("read", table.snapshot().await)?.entries;
     let services = entries.iter().filter(|entry| entry.kind == "service").count();
-    same("services", &services, &1)
+    same("services", &services, &2)?;
+    done("write", table.write(vec![delete("service", "one")], None).await).map(drop)
 }
 
 pub(super) async fn are_written_together(table: &Table) -> Held {
