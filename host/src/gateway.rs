@@ -106,7 +106,7 @@ impl Gateway {
         let webhooks = webhook::Metrics::new(&registry)?;
         let reloads = reload::Metrics::new(&registry)?;
         let listener = ListenerOptions { max_connections: shares.clients, ..listener };
-        let proxy = Proxy::start(listener, routing.parts.clone())?;
+        let proxy = Proxy::start(listener, Vec::new(), routing.parts.clone())?;
         plugins.at_home(Own(proxy.address()));
         let (drain, holder) = drain::drain();
         let (leave, leaving) = drain::drain();
