@@ -473,7 +473,7 @@ async fn a_bad_record_is_shown_and_hides_nothing() {
     const BAD: [(&str, &[u8]); 5] = [
         ("/test/services/bad", b"{\"registrar\":\"\xff\"}"),
         ("/test/servers/chat/odd", b"\xff\xfe"),
-        ("/test/routers/ghost", b"[]"),
+        ("/test/routers/ghost", b"7"),
         ("/test/releases/chat", b"\xff"),
         ("/test/service/typo", b"{}"),
     ];
