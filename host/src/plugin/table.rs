@@ -272,8 +272,8 @@ impl adapter::Adapter for TablePlugin {
                 match (Whole::<NAME>::from_text(kind).0, Whole::<VALUE>::from_text(key).0) {
                     (Ok(kind), Ok(key)) => adapter::Change { kind, key, value, ephemeral },
                     (kind, key) => {
-                        let adapter::Entry { kind, key, value } = too_long(kind, key);
-                        adapter::Change { kind, key, value: Some(value), ephemeral }
+                        let adapter::Entry { kind, key, value: why } = too_long(kind, key);
+                        adapter::Change { kind, key, value: value.map(|_| why), ephemeral }
                     }
                 }
             });
