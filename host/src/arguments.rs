@@ -125,6 +125,9 @@ pub(crate) struct Options {
     /// Where the API listens.
     #[arg(long, global = true, value_name = "ADDR", value_parser = message_flow::config::listen_address)]
     pub(crate) api: Option<SocketAddr>,
+    /// With `run`: take the place of the gateway that runs on the same data directory, if one does.
+    #[arg(long, global = true)]
+    pub(crate) takeover: bool,
 }
 
 impl Options {

@@ -103,6 +103,24 @@ impl Hold {
         }))
     }
 
+    /// Takes a directory by a lock that another process handed over.
+    pub fn inherit(directory: &Path, lock: File) -> Self {
+        let (path, file) = (directory.join("lock").into(), Arc::new(Mutex::new(lock)));
+        Self { path, file, made_again: Arc::default() }
+    }
+
+    /// The lock once more, for another process to go on with.
+    pub fn lock(&self) -> io::Result<File> {
+        self.file.lock().try_clone()
+    }
+
+    /// Another process has it now: from here nothing keeps others out any more, whoever holds a copy of this.
+    pub fn let_go(&self) {
+        if let Ok(nothing) = File::open("/dev/null") {
+            *self.file.lock() = nothing;
+        }
+    }
+
     /// Whether the directory is in its place. One that was deleted or renamed is another process's to take.
     pub fn holds(&self) -> bool {
         let identity = |file: Metadata| (file.dev(), file.ino());

@@ -8,6 +8,7 @@ mod mapping;
 pub mod repair;
 mod routing;
 mod scratch;
+pub mod takeover;
 mod tokens;
 
 use std::{
@@ -42,6 +43,7 @@ use crate::{
 
 use data::Data;
 use routing::Router;
+use takeover::{Back, Door, Handed, Inheritance, Remains, Successor};
 use tokens::Tokens;
 
 pub use scratch::Scratch;
@@ -68,18 +70,34 @@ pub struct Gateway {
     leave: Trigger,
     drain: Trigger,
     tasks: JoinSet<()>,
-    _data: Arc<Data>,
+    data: Arc<Data>,
+    api_listener: Arc<api::Listener>,
+    /// None: this process cannot be replaced while it runs.
+    door: Option<Door>,
 }
 
 impl Gateway {
     /// Builds and starts everything, on the current runtime. When this returns, plugins are loaded,
     /// the table was read (or given up on for now), and both listeners accept.
     pub async fn start(config: Config, source: Source) -> anyhow::Result<Self> {
+        Self::succeed(config, source, None).await
+    }
+
+    /// As [`Self::start`], with what a process before this one handed over.
+    pub async fn succeed(
+        config: Config,
+        source: Source,
+        inherited: Option<Inheritance>,
+    ) -> anyhow::Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let data = Arc::new(Data::open(&config.data.dir)?);
+        let (sockets, api_socket, lock) = match inherited {
+            Some(Inheritance { proxy, api, lock }) => (proxy, Some(api), Some(lock)),
+            None => (Vec::new(), None, None),
+        };
+        let data = Arc::new(Data::open(&config.data.dir, lock)?);
         let listener = proxy::listener_options(&config.proxy);
         let shares = descriptors::divide(&config, listener.worker_count());
-        let api_listener = api::Listener::bind(&config.api, shares.api).await?;
+        let api_listener = api::Listener::bind(&config.api, shares.api, api_socket).await?;
         let api_address = api_listener.address()?;
         let registry = telemetry::registry();
         make_plugins_directory(&config.plugins.dir);
@@ -106,7 +124,8 @@ impl Gateway {
         let webhooks = webhook::Metrics::new(&registry)?;
         let reloads = reload::Metrics::new(&registry)?;
         let listener = ListenerOptions { max_connections: shares.clients, ..listener };
-        let proxy = Proxy::start(listener, Vec::new(), routing.parts.clone())?;
+        let directory = config.data.dir.clone();
+        let proxy = Proxy::start(listener, sockets, routing.parts.clone())?;
         plugins.at_home(Own(proxy.address()));
         let (drain, holder) = drain::drain();
         let (leave, leaving) = drain::drain();
@@ -132,14 +151,19 @@ impl Gateway {
             router,
             clock: Clock::System,
         };
-        let tasks =
-            Tasks { api: (Arc::new(api_listener), state), routing, routes, webhooks: (sources, webhooks) };
+        let api_listener = Arc::new(api_listener);
+        let api = (Arc::clone(&api_listener), state);
+        let tasks = Tasks { api, routing, routes, webhooks: (sources, webhooks) };
         let mut tasks = tasks.spawn(&supervisor);
         tasks.spawn({
             let (data, plugins, table) = (Arc::clone(&data), Arc::clone(&plugins), Arc::clone(&table));
             let watch = move || Arc::clone(&data).watch(Arc::clone(&plugins), Arc::clone(&table));
             supervisor.clone().keep("data", watch)
         });
+        let door = Door::open(&directory);
+        if let Err(error) = &door {
+            tracing::warn!(%error, "no other process can take the place of this one while it runs");
+        }
         Ok(Self {
             supervisor,
             config,
@@ -152,7 +176,9 @@ impl Gateway {
             leave,
             drain,
             tasks,
-            _data: data,
+            data,
+            api_listener,
+            door: door.ok(),
         })
     }
 
@@ -185,18 +211,87 @@ impl Gateway {
     /// deadline `[proxy.timeouts] drain` is cut off.
     pub async fn drain(mut self) {
         let grace = self.config.borrow().proxy.timeouts.drain;
+        self.door = None;
         self.supervisor.stopping();
         tracing::info!(connections = self.proxy.open_connections(), ?grace, "draining");
         self.leave.start();
         self.proxy.drain(grace).await;
+        let control =
+            Control { drain: self.drain, tasks: self.tasks, discovery: self.discovery, table: self.table };
+        control.stop(&self.plugins).await;
+        tracing::info!("drained");
+    }
+
+    /// The next process that asks for the place of this one.
+    pub async fn successor(&self) -> Successor {
+        match &self.door {
+            Some(door) => door.successor().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn inheritance(&self) -> std::io::Result<Inheritance> {
+        let (proxy, api, lock) = (self.proxy.sockets()?, self.api_listener.socket()?, self.data.hold.lock()?);
+        Ok(Inheritance { proxy, api, lock })
+    }
+
+    /// Hands over to another process; see [`takeover`]. Messages are accepted and served until it serves
+    /// itself, and those that run then are finished as in a drain.
+    pub async fn hand_over(self, successor: Successor) -> Handed {
+        let given = match self.inheritance() {
+            Ok(inheritance) => successor.give(inheritance).await,
+            Err(error) => Err(error),
+        };
+        let (successor, inheritance) = match given {
+            Ok(given) => given,
+            Err(error) => {
+                tracing::warn!(%error, "another process asked to take over, and nothing was handed over");
+                return Handed::Not(Box::new(self));
+            }
+        };
+        tracing::info!("handing over to another process");
+        let config = Config::clone(&self.config.borrow());
+        self.supervisor.stopping();
+        self.leave.start();
+        let Self { proxy, plugins, drain, tasks, discovery, table, data, .. } = self;
+        Control { drain, tasks, discovery, table }.stop(&plugins).await;
+        let states = Arc::clone(&plugins);
+        let _ = tokio::task::spawn_blocking(move || states.hand_state_over()).await;
+        let waited = successor.wait().await;
+        let remains = Remains { proxy, grace: config.proxy.timeouts.drain, _plugins: plugins };
+        match waited {
+            Ok(()) => {
+                drop(inheritance);
+                data.hold.let_go();
+                tracing::info!("another process has taken over");
+                remains.drain().await;
+                Handed::Over
+            }
+            Err(error) => {
+                tracing::error!(%error, "the process that was to take over does not serve; going on with a new start");
+                Handed::Back(Box::new(Back { inheritance, config, remains }))
+            }
+        }
+    }
+}
+
+/// Everything but the way of messages.
+struct Control {
+    drain: Trigger,
+    tasks: JoinSet<()>,
+    discovery: Arc<Discovery>,
+    table: Arc<Table>,
+}
+
+impl Control {
+    async fn stop(mut self, plugins: &Plugins) {
         if let Drained::Late(streams) = self.drain.finish(Duration::from_secs(2)).await {
             tracing::info!(streams, "cut off what still ran on the API");
         }
         self.tasks.shutdown().await;
         self.discovery.stop().await;
         self.table.stop().await;
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.plugins.drain()).await;
-        tracing::info!("drained");
+        let _ = tokio::time::timeout(Duration::from_secs(2), plugins.drain()).await;
     }
 }
 

@@ -12,6 +12,7 @@ mod arguments;
 mod data_tools;
 mod demo;
 mod help;
+mod notify;
 mod plugin_tools;
 mod run;
 
@@ -87,7 +88,7 @@ fn with_configuration(command: &Command, arguments: &Arguments) -> ExitCode {
         Command::Demo => demo::run(config),
         Command::Data { command } => data_tools::run(command, &config.data.dir),
         Command::Plugin { command } => plugin_tools::run(command, &config),
-        _ => run::run(config, source).map(|()| ExitCode::SUCCESS),
+        _ => run::run(config, source, options.takeover).map(|()| ExitCode::SUCCESS),
     };
     let code = done.unwrap_or_else(|error| {
         telemetry::complain(format!("message-flow: {error:#}"));

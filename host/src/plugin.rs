@@ -222,6 +222,12 @@ impl Plugins {
         self.loader.drain().await;
     }
 
+    /// Lets go of the files of durable state, for another process to open them: from then on plugins can
+    /// read what is in them and change nothing. Blocks until what was changed is on disk.
+    pub fn hand_state_over(&self) {
+        self.loader.hand_state_over();
+    }
+
     /// Has the next build of a plugin serve.
     pub async fn promote(&self, name: &str) -> Result<(), SwitchError> {
         self.switch(name, Switch::Promote).await

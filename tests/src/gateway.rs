@@ -313,6 +313,11 @@ impl Gateway {
         Setup { directory: Some(self.directory.clone()), ..Setup::default() }
     }
 
+    /// What starts another process in the same directory while this one runs.
+    pub fn beside(&self) -> Setup {
+        Setup { directory: Some(self.directory.clone()), ..Setup::default() }
+    }
+
     /// Replaces its configuration file at once, as an atomic rename.
     pub fn reconfigure(&self, toml: impl AsRef<str>) {
         let config = toml.as_ref().replace("{dir}", &self.directory.path().display().to_string());

@@ -2,7 +2,7 @@
 
 mod reserve;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use axum::{Router, body::Body};
@@ -56,16 +56,32 @@ pub enum BindError {
 }
 
 impl Listener {
-    /// Listens as configured, for at most so many connections.
-    pub async fn bind(config: &ApiConfig, connections: usize) -> Result<Self, BindError> {
+    /// Listens as configured, for at most so many connections; on what is inherited, if that is where it
+    /// should be.
+    pub async fn bind(
+        config: &ApiConfig,
+        connections: usize,
+        inherited: Option<std::net::TcpListener>,
+    ) -> Result<Self, BindError> {
         let tls = config.tls.as_ref().map(|files| {
             let files = TlsFiles { cert: files.cert.clone(), key: files.key.clone() };
             tls::load(&files).map(|loaded| (files, Arc::new(ArcSwap::new(loaded))))
         });
         let tls = tls.transpose()?;
-        let socket = TcpListener::bind(config.listen).await;
+        let wanted = config.listen;
+        let is_wanted = |at: SocketAddr| at.ip() == wanted.ip() && [0, at.port()].contains(&wanted.port());
+        let inherited = inherited.filter(|socket| socket.local_addr().is_ok_and(is_wanted));
+        let socket = match inherited {
+            Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
+            None => TcpListener::bind(wanted).await,
+        };
         let socket = socket.map_err(|error| BindError::Address(config.listen, error))?;
         Ok(Self { socket, connections, tls })
+    }
+
+    /// The socket once more, for another process to go on with.
+    pub fn socket(&self) -> io::Result<std::net::TcpListener> {
+        self.socket.as_fd().try_clone_to_owned().map(Into::into)
     }
 
     /// Where it listens.

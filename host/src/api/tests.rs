@@ -93,7 +93,7 @@ async fn start(config: &str) -> Api {
         drain: holder,
     };
     let listener =
-        Listener::bind(&ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), ..api }, 64).await.unwrap();
+        Listener::bind(&ApiConfig { listen: "127.0.0.1:0".parse().unwrap(), ..api }, 64, None).await.unwrap();
     let address = listener.address().unwrap();
     tokio::spawn(serve(Arc::new(listener), state.clone()));
     Api { address, state, configs, _trigger: trigger, _dir: dir }

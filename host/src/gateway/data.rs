@@ -2,7 +2,7 @@
 //! restart.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use super::takeover;
 use crate::{
     condition::Name,
     durable::{
@@ -25,7 +26,7 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(250);
 
 /// What lies in it, written by this module and by those that know the rest: `table`, `discovery`, `plugin`.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "lock",
     "router-id",
     "view.json",
@@ -35,6 +36,7 @@ const OURS: [&str; 9] = [
     "replaced",
     "state",
     "high-water",
+    takeover::NAME,
 ];
 
 /// The directory, held as long as this is.
@@ -45,13 +47,19 @@ pub(super) struct Data {
 }
 
 impl Data {
-    pub(super) fn open(directory: &Path) -> anyhow::Result<Self> {
+    /// Locks a directory, and makes it if it is not there; `inherited` is its lock, if another process handed
+    /// it over.
+    pub(super) fn open(directory: &Path, inherited: Option<File>) -> anyhow::Result<Self> {
         let shown = directory.display();
-        let hold =
-            Hold::take(directory).with_context(|| format!("cannot write to the data directory {shown}"))?;
+        let hold = match inherited {
+            Some(lock) => Ok(Some(Hold::inherit(directory, lock))),
+            None => Hold::take(directory),
+        };
+        let hold = hold.with_context(|| format!("cannot write to the data directory {shown}"))?;
         let Some(hold) = hold else {
             bail!(
-                "the data directory {shown} is in use by another process; name another with `[data] dir` or --data"
+                "the data directory {shown} is in use by another process; name another with `[data] dir` or \
+                 --data, or take the other's place with --takeover"
             )
         };
         keep_to_ourselves(directory)
@@ -169,7 +177,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let loose = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
         let made = scratch.path().join("made");
-        let data = Data::open(&made).unwrap();
+        let data = Data::open(&made, None).unwrap();
         data.router_id().unwrap();
         assert_eq!(mode(&made), 0o700);
         drop(data);
@@ -181,13 +189,13 @@ mod tests {
         for file in ["router-id", "lock", "view.json"] {
             loose(&made.join(file), 0o644);
         }
-        drop(Data::open(&made).unwrap());
+        drop(Data::open(&made, None).unwrap());
         let modes = ["", "lock", "router-id", "view.json", "state"].map(|name| mode(&made.join(name)));
         assert_eq!(modes, [0o700, 0o600, 0o600, 0o600, 0o700]);
         // A directory with something else in it stays as it is, but for what is ours.
         loose(&made, 0o755);
         fs::write(made.join("letter.txt"), "").unwrap();
-        drop(Data::open(&made).unwrap());
+        drop(Data::open(&made, None).unwrap());
         assert_eq!(mode(&made), 0o755);
     }
 }

@@ -280,6 +280,11 @@ impl Loader {
         Ok(client)
     }
 
+    /// Lets go of the files of durable state.
+    pub(super) fn hand_state_over(&self) {
+        self.states.hand_over();
+    }
+
     /// Gives up what capabilities hold elsewhere, such as leases.
     pub(super) async fn drain(&self) {
         let clients: Vec<_> =

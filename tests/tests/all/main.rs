@@ -62,6 +62,7 @@ mod routing;
 mod scripts;
 mod servers;
 mod streams;
+mod takeover;
 mod thin;
 mod tls;
 mod tokens;

@@ -18,7 +18,8 @@ use super::{
     clock::Clock,
     disk::{Change, Changes, DiskError, Page, Place},
     entries::{Entries, Entry, Full, NoSum, Stored},
-    journal::{Journal, Mirror},
+    journal::{Journal, Mirror, Progress},
+    stores::handed_over,
 };
 
 /// The most keys that one scan returns.
@@ -51,6 +52,9 @@ struct Inner {
     entries: Entries,
     limit: u64,
     journal: Option<Journal>,
+    /// The file is another process's, so that nothing may change here. How far it came is for those who
+    /// wait for a change of before.
+    handed_over: Option<Progress>,
 }
 
 impl StateStore {
@@ -60,7 +64,7 @@ impl StateStore {
     }
 
     pub(super) fn with_clock(limit: u64, clock: Clock) -> Self {
-        let inner = Inner { entries: Entries::default(), limit, journal: None };
+        let inner = Inner { entries: Entries::default(), limit, journal: None, handed_over: None };
         let kept = Kept { inner: RwLock::new(inner), sequence: AtomicU64::new(0), changed: Notify::new() };
         Self { kept: Arc::new(kept), clock }
     }
@@ -174,7 +178,10 @@ impl StateStore {
     /// one of them, or one that was on its way to disk at `seen`, is not kept, or that nobody knows. Both numbers are
     /// [`Self::commit_sequence`]s, from before and after what the caller did.
     pub async fn wait_durable(&self, seen: u64, sequence: u64) -> Result<(), StateError> {
-        let progress = self.kept.inner.read().journal.as_ref().map(Journal::progress);
+        let progress = {
+            let inner = self.kept.inner.read();
+            inner.journal.as_ref().map(Journal::progress).or_else(|| inner.handed_over.clone())
+        };
         match progress {
             Some(progress) => progress.wait(seen, sequence).await,
             None => Ok(()),
@@ -214,6 +221,17 @@ impl StateStore {
         drop(journal);
     }
 
+    /// Closes the file of a durable store, for another process to open it. Blocks until what is queued is
+    /// on disk.
+    pub(super) fn hand_over(&self) {
+        let mut inner = self.kept.inner.write();
+        let journal = inner.journal.take();
+        inner.handed_over = journal.as_ref().map(Journal::progress).or_else(|| inner.handed_over.take());
+        // Without the lock: what cannot be written is taken back under it.
+        drop(inner);
+        drop(journal);
+    }
+
     /// Whether changes are written to disk.
     pub fn is_durable(&self) -> bool {
         self.kept.inner.read().journal.is_some()
@@ -234,6 +252,9 @@ impl StateStore {
     fn write(&self) -> Result<Writing<'_>, StateError> {
         let now = self.clock.now();
         let guard = self.kept.inner.write();
+        if guard.handed_over.is_some() {
+            return Err(handed_over());
+        }
         if let Some(journal) = &guard.journal {
             journal.admit()?;
         }
@@ -283,7 +304,7 @@ impl Writing<'_> {
     }
 
     fn add(&mut self, key: &str, amount: i64, ttl_ms: Option<u64>) -> Result<i64, StateError> {
-        let Inner { entries, limit, journal } = &mut *self.guard;
+        let Inner { entries, limit, journal, .. } = &mut *self.guard;
         let before = journal.as_ref().and_then(|_| entries.get(key, self.now).cloned());
         let Some(sum) = entries.add(key, amount, self.now, *limit) else {
             let expires = ttl_ms.map(|ttl| self.now.saturating_add(ttl));

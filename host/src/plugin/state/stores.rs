@@ -5,7 +5,10 @@ use std::{
     collections::HashMap,
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::Mutex;
@@ -33,6 +36,8 @@ pub struct StateStores {
     by_plugin: Mutex<HashMap<String, Arc<StateStore>>>,
     /// What was found wrong on disk, by plugin.
     damaged: Mutex<HashMap<String, String>>,
+    /// The directory is another process's.
+    closed: AtomicBool,
 }
 
 impl StateStores {
@@ -44,13 +49,17 @@ impl StateStores {
             }
             _ => {}
         }
-        Self { data: data.to_owned(), hold, by_plugin: Mutex::default(), damaged: Mutex::default() }
+        let (by_plugin, damaged, closed) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Self { data: data.to_owned(), hold, by_plugin, damaged, closed }
     }
 
     /// The store of a plugin: the one there, with these options from now on, or a new one. Blocks on
     /// the disk when a store starts or ceases to be durable.
     pub fn open(&self, plugin: &str, options: StateOptions) -> Result<Arc<StateStore>, StateError> {
         let mut by_plugin = self.by_plugin.lock();
+        if options.durable && self.closed.load(Relaxed) {
+            return Err(handed_over());
+        }
         let store = match by_plugin.get(plugin) {
             Some(store) => Arc::clone(store),
             None => Arc::new(StateStore::volatile(options.limit)),
@@ -63,6 +72,14 @@ impl StateStores {
         }
         by_plugin.insert(plugin.to_owned(), Arc::clone(&store));
         Ok(store)
+    }
+
+    /// Lets go of every file, for another process to open it: what is durable can be read from now on and
+    /// not be changed. Blocks until what was changed is on disk.
+    pub fn hand_over(&self) {
+        let by_plugin = self.by_plugin.lock();
+        self.closed.store(true, Relaxed);
+        by_plugin.values().for_each(|store| store.hand_over());
     }
 
     /// Lets go of a plugin's store: the next build begins with nothing, or with what is on disk.
@@ -98,4 +115,9 @@ impl StateStores {
             StateError::Disk(format!("durable state of plugin `{plugin}` cannot be opened: {error}").into())
         })
     }
+}
+
+/// Why nothing that is durable changes any more.
+pub(super) fn handed_over() -> StateError {
+    StateError::Disk("another process of this gateway has taken over the data directory".into())
 }
