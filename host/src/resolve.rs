@@ -197,6 +197,10 @@ pub trait Sources: Send {
     /// Remembers for a moment, here only, what the registrar decided for the client's detour.
     fn remember_detour(&mut self, server: &str);
 
+    /// Whether another router wrote this assignment so lately that it may know servers which this router
+    /// does not know yet.
+    fn is_news(&self, assignment: &Assignment) -> bool;
+
     /// How a listed server is. The caller sees to it that a router that has lost its own network
     /// does not call every server unhealthy.
     fn health(&self, server: &Server) -> Health;

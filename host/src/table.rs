@@ -15,6 +15,7 @@ mod found;
 pub mod hash;
 pub mod history;
 mod hold;
+mod jitter;
 mod keeping;
 pub mod lease;
 mod numbers;
@@ -60,6 +61,7 @@ use shared::Shared;
 pub use adapter::{Adapter, TableError};
 pub use assignments::Assignments;
 pub use clock::Clock;
+pub use jitter::Jitter;
 pub use numbers::Numbers;
 pub use record::{ServerRecord, ServiceId, ServiceRecord};
 pub use revising::Revised;
@@ -91,6 +93,8 @@ pub struct Options {
     pub sweep: Duration,
     /// The time of day, by which the first router of a table sets its time.
     pub clock: Clock,
+    /// What keeps it from doing the same as other routers at the same time.
+    pub jitter: Jitter,
     /// Under which its tasks run.
     pub tasks: Supervisor,
 }
@@ -109,6 +113,7 @@ impl Options {
             grace: Duration::from_secs(10),
             sweep: Duration::from_secs(30),
             clock: Clock::System,
+            jitter: Jitter::default(),
             tasks: Supervisor::default(),
         }
     }

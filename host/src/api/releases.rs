@@ -47,7 +47,7 @@ pub(super) struct ShownRelease {
     /// Clients that have an assignment at one of these stay there until it ends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stay: Vec<String>,
-    /// RFC 3339; then they are moved.
+    /// RFC 3339, in the table's own time; then they are moved.
     #[serde(skip_serializing_if = "Option::is_none")]
     stay_until: Option<String>,
     /// When a promotion is undone by itself.
@@ -155,7 +155,7 @@ pub(super) async fn promote(
     caller.must(Action::Register, Some(id.name()))?;
     let expected = expected(&state, &id, &condition)?;
     let Promote { promotion, why, by } = config::record::promote(&json).map_err(Problem::invalid)?;
-    let note = note(&caller, by, why);
+    let note = note(&state, &caller, by, why);
     let changed = release::change(&state.table, id.name(), expected, |release, versions| {
         let found = (release.number == 0).then(|| ReleaseRecord::found(versions, note.at));
         found.as_ref().unwrap_or(release).promote(versions, promotion.clone(), note.clone())
@@ -187,7 +187,7 @@ pub(super) async fn rollback(
     caller.must(Action::Register, Some(id.name()))?;
     let expected = expected(&state, &id, &condition)?;
     let RollBack { rollback, why, by } = config::record::roll_back(&json).map_err(Problem::invalid)?;
-    let note = note(&caller, by, why);
+    let note = note(&state, &caller, by, why);
     // What is to be undone is what is there now, not what somebody else makes of it meanwhile.
     let number = || state.table.view().release(id.name()).map_or(0, |release| release.number);
     let expected = Some(expected.unwrap_or_else(number));
@@ -234,11 +234,12 @@ fn name(text: &str) -> Result<ServiceId, Problem> {
     }
 }
 
-fn note(caller: &Caller, by: Option<String>, why: Option<String>) -> ReleaseNote {
+fn note(state: &State, caller: &Caller, by: Option<String>, why: Option<String>) -> ReleaseNote {
     let label = caller.label();
     let by = by.map_or_else(|| label.to_owned(), |by| format!("{by} ({label})"));
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    ReleaseNote { by, why, at: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+    let at = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    ReleaseNote { by, why, at, now: state.table.time().now() }
 }
 
 /// The number of the release that a change depends on, if it depends on any: what it is now, as the condition

@@ -177,6 +177,10 @@ impl Sources for Dry<'_> {
 
     fn hold(&mut self, _: &str, _: &TableError) {}
 
+    fn is_news(&self, assignment: &Assignment) -> bool {
+        self.known.is_news(assignment)
+    }
+
     fn health(&self, server: &Server) -> Health {
         self.known.plan.health(server)
     }

@@ -53,6 +53,10 @@ impl Known<'_> {
         self.assignments.held(&self.plan.service, self.client.as_str(), self.now)
     }
 
+    pub(super) fn is_news(&self, assignment: &Assignment) -> bool {
+        self.assignments.is_news(&self.plan.service, assignment)
+    }
+
     pub(super) fn detour(&self) -> Option<u32> {
         self.assignments.detour(&self.plan.service, self.client.as_str(), self.now)
     }
@@ -94,6 +98,10 @@ impl Sources for AtOnce<'_> {
     }
 
     fn hold(&mut self, _: &str, _: &TableError) {}
+
+    fn is_news(&self, assignment: &Assignment) -> bool {
+        self.0.is_news(assignment)
+    }
 
     fn health(&self, server: &Server) -> Health {
         self.0.plan.health(server)
@@ -161,6 +169,10 @@ impl Sources for Asking<'_> {
     fn hold(&mut self, server: &str, why: &TableError) {
         let Known { plan, client, assignments, .. } = self.known;
         assignments.hold(&plan.service, client.as_str(), server, why);
+    }
+
+    fn is_news(&self, assignment: &Assignment) -> bool {
+        self.known.is_news(assignment)
     }
 
     fn health(&self, server: &Server) -> Health {

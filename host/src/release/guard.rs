@@ -165,7 +165,12 @@ async fn roll_back(table: &Table, name: &str, number: u64, why: String, at: u64)
     tracing::warn!(service = name, %why, "rolling back by itself");
     let rollback = Rollback { to: None, moving: Move::Now, action: ReleaseAction::AutomaticRollback };
     let changed = change(table, name, Some(number), |release, versions| {
-        let note = ReleaseNote { by: "message-flow".to_owned(), why: Some(why.clone()), at };
+        let note = ReleaseNote {
+            by: "message-flow".to_owned(),
+            why: Some(why.clone()),
+            at,
+            now: table.time().now(),
+        };
         release.roll_back(versions, rollback.clone(), note)
     });
     match changed.await {
@@ -208,7 +213,7 @@ mod tests {
         let promote = |release: &ReleaseRecord, version: &str| {
             let weights = Some([(version.to_owned(), 1)].into());
             let promotion = Promotion { weights, rollback: Some(Some(guard())), ..Promotion::default() };
-            let note = ReleaseNote { by: "ann".into(), why: None, at: 1000 };
+            let note = ReleaseNote { by: "ann".into(), why: None, at: 1000, now: 1000 };
             release.promote(&versions, promotion, note).unwrap()
         };
         promote(&promote(&ReleaseRecord::default(), "1"), "2")

@@ -127,11 +127,13 @@ pub(super) fn judge<S: Sources>(query: Query<'_>, sources: &S, assignment: &Assi
     match target(query.service, &assignment.server) {
         Some(target) => follow(query, sources, target, pinned).unwrap_or_else(void),
         None if pinned => detour(assignment.server.as_str().into(), GONE),
+        None if sources.is_news(assignment) => detour(assignment.server.as_str().into(), UNKNOWN),
         None => void(GONE),
     }
 }
 
 const GONE: &str = "which is gone";
+const UNKNOWN: &str = "which this router does not know yet";
 
 /// Whether an assignment to a server that is there is followed or stays; else why it is void.
 fn follow<S: Sources>(

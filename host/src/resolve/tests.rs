@@ -1,5 +1,7 @@
 //! The rule, case by case, against a world written down by hand.
 
+mod agreement;
+
 use std::collections::HashMap;
 
 use futures_util::FutureExt;
@@ -20,6 +22,8 @@ struct World {
     detour: Option<&'static str>,
     /// Where the client went while the table could not be asked.
     held: Option<&'static str>,
+    /// Whether another router wrote the assignment a moment ago.
+    news: bool,
     stored: Result<Option<Assignment>, TableError>,
     /// What the table answers to a claim; none: it stores what is proposed.
     claimed: Option<Result<Option<Assignment>, TableError>>,
@@ -51,6 +55,7 @@ fn world_of(record: &str, servers: &[(&str, u32)]) -> World {
         due: false,
         detour: None,
         held: None,
+        news: false,
         stored: Ok(None),
         claimed: None,
         health: HashMap::new(),
@@ -142,6 +147,10 @@ impl Sources for World {
 
     fn hold(&mut self, server: &str, _: &TableError) {
         self.done.push(format!("held {server}"));
+    }
+
+    fn is_news(&self, _: &Assignment) -> bool {
+        self.news
     }
 
     fn health(&self, server: &Server) -> Health {
@@ -322,6 +331,38 @@ fn step_4_the_list_is_drawn_from_by_weight_and_health() {
     assert!((924..1124).contains(&weighted[0]) && weighted[1] == 0, "{weighted:?}");
 }
 
+/// A chi-square test of a thousandth; the hash is the same each time, so it fails always or never.
+#[test]
+fn step_4_new_clients_spread_uniformly_by_weight() {
+    let numbers = Numbers::default();
+    let entry = |kind: &str, key: &str, value: String| Entry { kind: kind.into(), key: key.into(), value };
+    let servers = [("chat/a", 1), ("chat/b", 1), ("chat/c", 2), ("mail/a", 1), ("mail/b", 1), ("mail/c", 2)];
+    let entries = servers
+        .map(|(key, weight)| entry("server", key, format!(r#"{{"uri":"http://x:80","weight":{weight}}}"#)));
+    let view = View::build(&entries, 1, &Overlay::new(), &numbers);
+    let chosen = |service: &str, client: usize| {
+        let service = view.service(&service.parse().unwrap()).unwrap();
+        let client = format!("client-{client}");
+        let query = Query { service, client: &client, now: NOW, avoid: &[] };
+        pick::by_client(query, &world()).unwrap()
+    };
+    let check = |clients: &[usize], service: &str| {
+        let mut counts = [0_u32; 3];
+        clients.iter().for_each(|client| counts[chosen(service, *client)] += 1);
+        let expected = [0.25, 0.25, 0.5].map(|share| share * clients.len() as f64);
+        let square = |(count, expected): (u32, f64)| (f64::from(count) - expected).powi(2) / expected;
+        let chi_square: f64 = counts.into_iter().zip(expected).map(square).sum();
+        assert!(chi_square < 13.8, "{service}: {counts:?} of {}", clients.len());
+    };
+    let all: Vec<_> = (0..20_000).collect();
+    check(&all, "chat");
+    // The service is the salt: who shares a server of one does not share one of another.
+    for place in 0..3 {
+        let there: Vec<_> = all.iter().copied().filter(|client| chosen("chat", *client) == place).collect();
+        check(&there, "mail");
+    }
+}
+
 #[test]
 fn step_5_says_what_each_step_had() {
     use Health::Unhealthy;
@@ -395,6 +436,40 @@ fn without_the_table_routers_agree_and_store_nothing() {
     );
     let suspects = lost(0).health(Health::Suspect, &["a", "b"]);
     check(suspects, "c by List", &["looked up", "held c"]);
+}
+
+/// Its view may be behind: what another router has just stored is not replaced for that.
+#[test]
+fn a_server_that_another_router_knows_first_is_waited_for() {
+    let stored = |server| World { stored: Ok(assigned(server, Some(NOW + 1))), news: true, ..world() };
+    check(stored("new"), "c by List", &["looked up"]);
+    check(stored("a"), "a by Assignment", &["looked up"]);
+    check(stored("a").health(Health::Left, &["a"]), "c by List", &["looked up", "claimed c if Unchanged(7)"]);
+    assert_eq!(stored("new").run().1[1].outcome, "detour: to new, which this router does not know yet");
+}
+
+#[test]
+fn what_was_decided_without_the_table_is_kept_and_proposed_to_it() {
+    use Health::{Left, Unhealthy};
+    let lost = |held| World { stored: Err(away()), held: Some(held), ..world() };
+    check(lost("a"), "a by Assignment", &["looked up", "held a"]);
+    // It returns to its server when that is well again, and gives it up only when it is gone.
+    check(lost("a").health(Unhealthy, &["a"]), "c by List", &["looked up", "held a"]);
+    check(lost("gone"), "c by List", &["looked up", "held c"]);
+    check(lost("a").health(Left, &["a"]), "c by List", &["looked up", "held c"]);
+
+    let back = |stored| World { stored: Ok(stored), held: Some("a"), ..world() };
+    check(back(None), "a by Assignment", &["looked up", "claimed a if Absent"]);
+    check(back(assigned("b", Some(NOW + 1))), "b by Assignment", &["looked up"]);
+    let void = back(assigned("gone", Some(NOW + 1)));
+    check(void, "a by Assignment", &["looked up", "claimed a if Unchanged(7)"]);
+    let first = World { claimed: Some(Ok(assigned("b", Some(NOW + 1)))), ..back(None) };
+    check(first, "b by Assignment", &["looked up", "claimed a if Absent"]);
+    let full = World { claimed: Some(Err(TableError::Refused("full".into()))), ..back(None) };
+    check(full, "a by Assignment", &["looked up", "claimed a if Absent", "held a"]);
+    let mut away = lost("a");
+    let told = away.run().1;
+    assert_eq!(told[1].outcome, "not known: routing table unavailable: gone fishing; held here to a");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) async fn announce(shared: Arc<Shared>) {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
-        sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+        sleep(pause.mul_f64(shared.options.jitter.within(0.5..1.0))).await;
     }
 }
 

@@ -42,6 +42,9 @@ const DETOUR: u64 = 60_000;
 const DETOURS: usize = 8;
 /// A renewal that did not come about is tried again after so many milliseconds.
 const RENEW_AGAIN: u64 = 5000;
+/// An assignment that another router wrote less than so many milliseconds ago is news: this router's
+/// view may not hold its server yet.
+const NEWS: u64 = 1000;
 /// Renewals that may wait; more are put off.
 const RENEWALS: usize = 1024;
 
@@ -207,6 +210,14 @@ impl Assignments {
     ) -> Result<Option<Assignment>, TableError> {
         self.stats.assignment_lookups.inc();
         self.ask(wait.bound(self.adapter.assigned(client.to_owned(), service.id.to_string()))).await
+    }
+
+    /// Whether another router wrote an assignment so lately that it may know servers which this router
+    /// does not know yet.
+    pub fn is_news(&self, service: &Service, assignment: &Assignment) -> bool {
+        let written = assignment.expires.map(|expires| expires.saturating_sub(lifetime(ttl(service))));
+        assignment.router != self.router
+            && written.is_some_and(|written| written.abs_diff(self.time.now()) < NEWS)
     }
 
     /// Stores an assignment for the service's `sticky.ttl`, and half of it more, if the condition
@@ -393,6 +404,7 @@ impl Assignments {
 
     fn count(&self) {
         self.stats.assignments.set(shown(self.len()));
+        self.stats.assignments_held.set(shown(self.held.len()));
     }
 
     fn set_off(&self, service: &Service, client: &str, found: Found) {

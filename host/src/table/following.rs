@@ -52,7 +52,7 @@ pub(super) async fn follow(shared: Arc<Shared>, mut next: Next) {
             Err(TableError::Compacted) => next = Next::Snapshot,
             Err(error) => {
                 shared.failed(&error);
-                give_up_held(&shared, sleep(pause.mul_f64(rand::random_range(0.5..1.0)))).await;
+                give_up_held(&shared, sleep(pause.mul_f64(shared.options.jitter.within(0.5..1.0)))).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }

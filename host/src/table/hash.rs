@@ -41,7 +41,7 @@ pub fn rendezvous<T>(key: u64, items: impl Iterator<Item = (T, u64, u32)>) -> Op
 
 /// A number above 0 and below 1.
 #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-fn unit(bits: u64) -> f64 {
+pub(super) fn unit(bits: u64) -> f64 {
     ((bits >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
 }
 

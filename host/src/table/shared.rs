@@ -129,7 +129,8 @@ impl Shared {
     pub(super) fn advance(&self, changes: &[Change], revision: Revision) {
         let (entries, assignments) = following::split(changes);
         assignments.for_each(|key| self.assignments.changed(key));
-        let view = match entries.iter().all(|change| time::is(&change.kind, &change.key)) {
+        let news = entries.iter().filter(|change| !time::is(&change.kind, &change.key)).count();
+        let view = match news == 0 {
             true => self.pass(&entries, revision),
             false => self.make(&entries, revision),
         };
@@ -137,7 +138,7 @@ impl Shared {
             self.time.reach(now);
         }
         self.history.push(&entries, revision);
-        self.stats.table_changes.inc_by(entries.len() as u64);
+        self.stats.table_changes.inc_by(news as u64);
     }
 
     fn make(&self, changes: &[Change], revision: Revision) -> Arc<View> {

@@ -45,6 +45,8 @@ stats! {
         "Assignments that another router had stored first."
     IntCounter assignments_unremembered: "message_flow_assignments_unremembered_total"
         "New clients that were served and not remembered, as there were too many of them in one second."
+    IntGauge assignments_held: "message_flow_assignments_held"
+        "Clients whose server was decided while the table could not be asked, and is to be proposed to it."
     IntCounter assignment_renewals: "message_flow_assignment_renewals_total"
         "Assignments renewed."
     IntCounter assignment_renewals_failed: "message_flow_assignment_renewals_failed_total"

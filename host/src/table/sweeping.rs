@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Sweeps until dropped.
 pub(super) async fn sweep(shared: Arc<Shared>) {
     loop {
-        sleep(shared.options.sweep.mul_f64(rand::random_range(0.5..1.5))).await;
+        sleep(shared.options.sweep.mul_f64(shared.options.jitter.within(0.5..1.5))).await;
         if let Err(error) = table(&shared).await {
             tracing::debug!(%error, "expired assignments were not removed");
         }

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -31,9 +31,18 @@ pub(crate) struct TestTable {
     pub(crate) snapshots: AtomicU32,
     /// Calls to `assigned` and `assign`.
     pub(crate) asked: AtomicU32,
+    /// So many answers of `assign` are lost after it was carried out.
+    pub(crate) lost: AtomicU32,
+    /// How often it was restored: an adapter sees by such a thing that it is another table.
+    pub(crate) restored: AtomicU64,
+    /// Each call takes so many milliseconds.
+    pub(crate) takes: AtomicU64,
 }
 
-#[derive(Default)]
+/// All of it at one moment.
+pub(crate) struct Saved(Data);
+
+#[derive(Clone, Default)]
 struct Data {
     entries: BTreeMap<(String, String), String>,
     revision: Revision,
@@ -52,6 +61,9 @@ impl Default for TestTable {
             waits: AtomicBool::new(false),
             snapshots: AtomicU32::new(0),
             asked: AtomicU32::new(0),
+            lost: AtomicU32::new(0),
+            restored: AtomicU64::new(0),
+            takes: AtomicU64::new(0),
         }
     }
 }
@@ -100,6 +112,18 @@ impl TestTable {
         data.log.clear();
     }
 
+    /// As it is now.
+    pub(crate) fn save(&self) -> Saved {
+        Saved(self.data.lock().clone())
+    }
+
+    /// As it was then, as when a snapshot is restored.
+    pub(crate) fn restore(&self, saved: Saved) {
+        *self.data.lock() = saved.0;
+        self.restored.fetch_add(1, SeqCst);
+        self.changed.send_replace(());
+    }
+
     /// Loses everything, and its revision with it.
     pub(crate) fn wipe(&self) {
         *self.data.lock() = Data { revision: 1, floor: 1, ..Data::default() };
@@ -118,6 +142,10 @@ impl TestTable {
     /// Fails while down; lets others run first, as a real call would.
     async fn reach(&self) -> Result<(), TableError> {
         tokio::task::yield_now().await;
+        match self.takes.load(SeqCst) {
+            0 => {}
+            takes => tokio::time::sleep(Duration::from_millis(takes)).await,
+        }
         match self.down.load(SeqCst) {
             true => Err(TableError::Unavailable("it is down".into())),
             false => Ok(()),
@@ -237,7 +265,10 @@ impl Adapter for TestTable {
             if tell {
                 self.change(&[delete("assignment", &key)]);
             }
-            Ok(stored)
+            match self.lost.fetch_update(SeqCst, SeqCst, |lost| lost.checked_sub(1)) {
+                Ok(_) => Err(TableError::Unavailable("the answer was lost".into())),
+                Err(_) => Ok(stored),
+            }
         }
         .boxed()
     }

@@ -3,6 +3,7 @@
 mod assignments;
 mod following;
 mod losing;
+mod time;
 mod watching;
 
 use std::{sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};

@@ -23,7 +23,7 @@ pub(super) async fn tick(shared: Arc<Shared>) {
             return;
         }
         let seen = shared.view().time;
-        let pause = interval(&shared.view()).mul_f64(rand::random_range(1.0..1.5));
+        let pause = interval(&shared.view()).mul_f64(shared.options.jitter.within(1.0..1.5));
         let newer = async { while revisions.changed().await.is_ok() && shared.view().time == seen {} };
         if seen.is_some() && timeout(pause, newer).await.is_ok() {
             continue;

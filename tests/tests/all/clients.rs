@@ -46,16 +46,25 @@ async fn a_forgotten_client_is_decided_anew() {
     let upstreams = [Upstream::start("a").await, Upstream::start("b").await, Upstream::start("c").await];
     let servers: Vec<_> = upstreams.iter().map(Upstream::uri).collect();
     let gateway = Gateway::start().await;
+    gateway.put("chat", json!({ "servers": [servers[0]] })).await;
+    let goes = async |client: &str| gateway.get("/chat/").client(client).send().await.expect(200).text();
+    let clients: Vec<_> = (0..40).map(|number| format!("client-{number}")).collect();
+    for client in &clients {
+        assert_eq!(goes(client).await, "a");
+    }
     gateway.put("chat", json!({ "servers": servers })).await;
 
     let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..60 {
-        seen.insert(gateway.get("/chat/").client("alice").send().await.expect(200).text());
-        let reply = gateway.ask("DELETE", "/v1/clients/alice/assignments/chat").send().await;
+    for client in &clients {
+        assert_eq!(goes(client).await, "a", "a server more moves nobody");
+        let reply = gateway.ask("DELETE", format!("/v1/clients/{client}/assignments/chat")).send().await;
         assert!((200..300).contains(&reply.status), "{reply:?}");
+        let anew = goes(client).await;
+        assert_eq!(goes(client).await, anew);
+        seen.insert(anew);
     }
 
-    assert_eq!(seen.len(), 3);
+    assert_eq!(seen.len(), 3, "by the list as it is now");
 }
 
 #[tokio::test]

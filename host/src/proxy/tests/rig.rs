@@ -40,7 +40,7 @@ pub(in crate::proxy) struct Rig {
     pub(in crate::proxy) proxy: Proxy,
     pub(in crate::proxy) registry: prometheus::Registry,
     planner: Planner,
-    table: Arc<Table>,
+    pub(in crate::proxy) table: Arc<Table>,
 }
 
 impl Rig {

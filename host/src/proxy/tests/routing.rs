@@ -123,3 +123,32 @@ async fn explanations_say_what_would_happen() {
     let after = rig.proxy.explain(question).await.unwrap();
     assert_eq!(after.step, Some(crate::resolve::Step::Assignment));
 }
+
+/// It goes by what this router remembers, as a message does, and neither repairs nor prolongs that.
+#[tokio::test]
+async fn asking_why_changes_nothing() {
+    let (a, b) = (Server::named("a").await, Server::named("b").await);
+    let service = format!("[service.chat]\nservers = [\"{}\", \"{}\"]\n", a.uri(), b.uri());
+    let rig = Rig::start(&service).await;
+    let (assignments, question) =
+        (rig.table.assignments(), crate::resolve::Question::new("chat".parse().unwrap(), "c"));
+    let explained = rig.proxy.explain(question.clone()).await.unwrap();
+    assert_eq!((rig.claims(), assignments.len()), (0, 0));
+
+    let view = rig.table.view();
+    let service = view.services().next().unwrap();
+    let other = service.servers.iter().find(|server| Some(&*server.id) != explained.server_id.as_deref());
+    let other = other.unwrap().id.to_string();
+    let (absent, wait) = (crate::table::adapter::Condition::Absent, assignments.wait());
+    assignments.claim(service, "c", &other, absent, &wait).await.unwrap();
+    let kept = || (0..assignments.parts()).flat_map(|part| assignments.part(part)).collect::<Vec<_>>();
+    let asked = || (rig.claims(), rig.table.stats().assignment_lookups.get());
+    let before = (kept(), asked());
+    let explained = rig.proxy.explain(question.clone()).await.unwrap();
+    assert_eq!(explained.step, Some(crate::resolve::Step::Assignment));
+    assert_eq!(explained.server_id.as_ref(), Some(&other));
+    assert_eq!((kept(), asked()), before);
+    let heard = rig.client().await.get("/chat/", "message-flow-client: c\r\n").await.body;
+    let named = if a.uri().ends_with(&other) { "a" } else { "b" };
+    assert_eq!(heard, named, "a message goes where it was said that it would");
+}

@@ -38,12 +38,14 @@ impl Assignments {
     pub(super) fn put_held(&self, service: u32, ttl: Duration, client: &str, server: u32) {
         let entry = Entry { server, expires: self.time.now() + lifetime(ttl), renew: NEVER, stamp: 0 };
         let _ = self.held.put(service, client, entry, None);
+        self.count();
     }
 
     /// The table knows: nothing is to be held any more.
     pub(super) fn let_go(&self, service: u32, client: &str) {
         if self.held.len() > 0 {
             self.held.remove(service, client);
+            self.count();
         }
     }
 

@@ -35,11 +35,17 @@ impl Outage {
     pub(super) fn note<T>(&self, answer: &Result<T, TableError>, now: u64) {
         match answer {
             Err(TableError::Unavailable(_) | TableError::Unknown(_) | TableError::Adapter(_)) => {
-                self.failures.fetch_add(1, Relaxed);
-                self.probe_at.store(now + PROBE, Relaxed);
+                self.failed(now)
             }
             _ if self.failures.load(Relaxed) > 0 => self.failures.store(0, Relaxed),
             _ => {}
+        }
+    }
+
+    /// A question that was let through and hangs does not put off the next.
+    fn failed(&self, now: u64) {
+        if self.failures.fetch_add(1, Relaxed) + 1 == FAILURES {
+            self.probe_at.store(now + PROBE, Relaxed);
         }
     }
 }

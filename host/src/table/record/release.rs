@@ -180,8 +180,10 @@ pub struct Note {
     pub by: String,
     /// In words.
     pub why: Option<String>,
-    /// Milliseconds since the Unix epoch.
+    /// The time of day, for people, in milliseconds since the Unix epoch.
     pub at: u64,
+    /// The table's own time.
+    pub now: u64,
 }
 
 /// Why a release is not changed.
@@ -298,9 +300,9 @@ impl ReleaseRecord {
             return Err(Refused::NothingLive(named.name.to_owned()));
         }
         self.number += 1;
-        self.let_stay(named, moving, note.at);
+        self.let_stay(named, moving, note.now);
         self.weights = weights;
-        let Note { by, why, at } = note;
+        let Note { by, why, at, .. } = note;
         let (weights, canary) = (self.weights.clone(), self.canary.clone());
         let (by, why) = (cut(by), why.map(cut));
         self.history.push(Change { number: self.number, at, by, action, why, weights, canary, back });
@@ -371,7 +373,7 @@ mod tests {
     }
 
     fn note(at: u64) -> Note {
-        Note { by: "ann".into(), why: None, at }
+        Note { by: "ann".into(), why: None, at, now: at }
     }
 
     fn promote(release: &ReleaseRecord, version: &str, moving: Move) -> ReleaseRecord {
@@ -450,7 +452,12 @@ mod tests {
         let named = Named { name: "chat", versions };
         for _ in 0..100 {
             let weights = Some(all.iter().map(|version| (version.clone(), u32::MAX)).collect());
-            let note = Note { by: "é".repeat(1000), why: Some("y".repeat(1000)), at: u64::MAX / 4 };
+            let note = Note {
+                by: "é".repeat(1000),
+                why: Some("y".repeat(1000)),
+                at: u64::MAX / 4,
+                now: u64::MAX / 4,
+            };
             release = release.promote(&named, Promotion { weights, ..Promotion::default() }, note).unwrap();
         }
         assert_eq!((release.history.len(), release.number), (HISTORY, 100));

@@ -4,7 +4,7 @@ use super::{
     adapter::{Assignment, Condition},
     *,
 };
-use crate::table::assignments::Wait;
+use crate::table::assignments::{Kept, Wait};
 
 /// A table with servers `a` and `b` of the sticky service `chat`.
 async fn world() -> (Arc<TestTable>, Arc<Table>, Arc<Service>) {
@@ -129,6 +129,112 @@ async fn during_an_outage_the_table_is_hardly_asked() {
     far.down.store(false, SeqCst);
     pass(Duration::from_secs(1)).await;
     assert_eq!(assignments.lookup(&service, "alice", &long()).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_lost_is_read_again() {
+    let (far, table, service) = world().await;
+    far.lost.store(1, SeqCst);
+    let claimed = table.assignments().claim(&service, "alice", "a", Condition::Absent, &long()).await;
+    assert_eq!(claimed.unwrap().map(|stored| stored.server).as_deref(), Some("a"));
+    assert_eq!((asked(&far), cached(&table, &service).as_deref()), (2, Some("a")));
+    // It was carried out, and then something else was stored.
+    let there = Table::start(Arc::clone(&far) as Arc<dyn Adapter>, options("there")).await;
+    there.assignments().pin(&service.id, "alice", "b").await.unwrap();
+    far.lost.store(1, SeqCst);
+    let stamp = Condition::Unchanged(1);
+    let claimed = table.assignments().claim(&service, "alice", "a", stamp, &long()).await;
+    assert_eq!(claimed.unwrap().map(|stored| stored.server).as_deref(), Some("b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_waits_for_the_table_within_one_bound() {
+    let (far, table, service) = world().await;
+    let (assignments, wait) = (table.assignments(), Wait::new(Duration::from_secs(1)));
+    far.takes.store(400, SeqCst);
+    let began = tokio::time::Instant::now();
+    assert_eq!(assignments.lookup(&service, "alice", &wait).await, Ok(None));
+    assignments.claim(&service, "alice", "a", Condition::Absent, &wait).await.unwrap();
+    let late = assignments.look(&service, "alice", &wait).await;
+    assert_eq!(late, Err(TableError::Unavailable("no answer within 1s".into())));
+    assert_eq!(began.elapsed(), Duration::from_secs(1));
+    assert!(assignments.claim(&service, "bob", "a", Condition::Absent, &wait).await.is_err());
+    assert_eq!(began.elapsed(), Duration::from_secs(1), "nothing is left of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_router_replaces_is_forgotten_here() {
+    let (far, here, service) = world().await;
+    let there = Table::start(Arc::clone(&far) as Arc<dyn Adapter>, options("there")).await;
+    here.assignments().claim(&service, "alice", "a", Condition::Absent, &long()).await.unwrap();
+    there.assignments().lookup(&service, "alice", &long()).await.unwrap();
+    let stamp = far.assignment("alice", "chat").unwrap().stamp;
+    far.change(&[delete("server", "chat/a")]);
+    there.assignments().claim(&service, "alice", "b", Condition::Unchanged(stamp), &long()).await.unwrap();
+    far.change(&[server("chat", "a")]);
+    pass(MOMENT).await;
+    assert_eq!(cached(&here, &service), None, "it was told before the server came back");
+    here.assignments().lookup(&service, "alice", &long()).await.unwrap();
+    assert_eq!(cached(&here, &service).as_deref(), Some("b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_went_back_is_asked_again_and_proposed_what_was_known() {
+    let (far, table, service) = world().await;
+    pass(MOMENT).await;
+    let saved = far.save();
+    table.assignments().claim(&service, "alice", "b", Condition::Absent, &long()).await.unwrap();
+    far.change(&[put("release", "other", "{}")]);
+    pass(MOMENT).await;
+    assert_eq!(cached(&table, &service).as_deref(), Some("b"));
+    far.restore(saved);
+    pass(Duration::from_secs(2)).await;
+    assert_eq!(cached(&table, &service), None);
+    let held = table.assignments().held(&service, "alice", table.time().now());
+    assert_eq!(held.and_then(|number| table.assignments().text(number)).as_deref(), Some("b"));
+    table.assignments().claim(&service, "alice", "b", Condition::Absent, &long()).await.unwrap();
+    assert_eq!(table.assignments().held(&service, "alice", table.time().now()), None, "it is stored again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn use_that_cannot_be_told_to_the_table_is_held() {
+    let (far, table, service) = world().await;
+    table.assignments().claim(&service, "alice", "a", Condition::Absent, &long()).await.unwrap();
+    pass(Duration::from_secs(21)).await;
+    far.down.store(true, SeqCst);
+    assert_eq!(cached(&table, &service).as_deref(), Some("a"));
+    pass(MOMENT).await;
+    assert!(table.assignments().held(&service, "alice", table.time().now()).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_remembered_can_be_kept_over_a_restart() {
+    let (far, table, service) = world().await;
+    let all = |table: &Table| {
+        let assignments = table.assignments();
+        let mut kept: Vec<_> = (0..assignments.parts()).flat_map(|part| assignments.part(part)).collect();
+        kept.sort_by(|one, two| one.client.cmp(&two.client));
+        kept
+    };
+    table.assignments().claim(&service, "alice", "a", Condition::Absent, &long()).await.unwrap();
+    table.assignments().pin(&service.id, "bob", "b").await.unwrap();
+    pass(MOMENT).await;
+    table.assignments().lookup(&service, "bob", &long()).await.unwrap();
+    table.assignments().hold(&service, "carol", "a", &TableError::Unavailable(String::new()));
+    let kept = all(&table);
+    let told: Vec<_> = kept.iter().map(|kept| (&*kept.client, &*kept.server, kept.held)).collect();
+    assert_eq!(told, [("alice", "a", false), ("bob", "b", false), ("carol", "a", true)]);
+    assert_eq!((kept[0].service.as_str(), kept[1].expires), ("chat", None));
+
+    far.down.store(true, SeqCst);
+    let next = start(&far).await;
+    let expired = Kept { client: "dave".into(), expires: Some(1), ..kept[0].clone() };
+    kept.iter().chain([&expired]).for_each(|kept| next.assignments().put_back(kept));
+    assert_eq!(all(&next), kept);
+    far.down.store(false, SeqCst);
+    wait_for(&next, |status| *status == Status::Current).await;
+    let left: Vec<_> = all(&next).into_iter().map(|kept| kept.client).collect();
+    assert_eq!(left, ["carol"], "the table is asked again for what it may know better");
 }
 
 #[test]
