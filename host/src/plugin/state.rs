@@ -32,7 +32,7 @@ pub const MAX_KEY: usize = 64 << 10;
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum StateError {
     /// It would exceed the limit, in bytes.
-    #[error("the plugin's state is full: its `state_limit` is {} (keys and values count)", crate::units::Size(*.0))]
+    #[error("the plugin's state is full: its `state_limit` is {} (what keys and values take in memory counts)", crate::units::Size(*.0))]
     Full(u64),
     /// A key is longer than [`MAX_KEY`].
     #[error("a key has at most {MAX_KEY} bytes")]

@@ -47,7 +47,7 @@ impl Families {
         Ok(Self {
             state_bytes: gauge(
                 "message_flow_plugin_state_bytes",
-                "Keys and values that a plugin keeps in its state.",
+                "Memory that the keys and values of a plugin's state take.",
             )?,
             state_keys: gauge("message_flow_plugin_state_keys", "Keys that a plugin keeps in its state.")?,
             etcd_reachable: gauge(
@@ -114,7 +114,7 @@ mod tests {
     async fn says_what_is_used() {
         let directory = tempfile::tempdir().unwrap();
         let states = Arc::new(StateStores::new(directory.path(), None));
-        let store = states.open("limit", StateOptions { limit: 100, durable: false }).unwrap();
+        let store = states.open("limit", StateOptions { limit: 1000, durable: false }).unwrap();
         store.set("key", b"value").unwrap();
         let nowhere = EtcdSettings::new(|key| (key == "endpoints").then_some("http://127.0.0.1:1")).unwrap();
         let runtime = tokio::runtime::Handle::current();
@@ -131,7 +131,7 @@ mod tests {
         client.get(&range, 1, None).await.unwrap_err();
         let page = scrape();
         for line in [
-            "message_flow_plugin_state_bytes{plugin=\"limit\"} 8",
+            "message_flow_plugin_state_bytes{plugin=\"limit\"} 148",
             "message_flow_plugin_state_keys{plugin=\"limit\"} 1",
             "message_flow_etcd_reachable{plugin=\"etcd\"} 0",
             "message_flow_etcd_events_total{event=\"failure\",plugin=\"etcd\"} 1",

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::{Cell, MAX_KEY, StateError, StateStore, Value};
+use super::{Cell, MAX_KEY, StateError, StateStore, Value, entries};
 
 /// Changes of one call, by key; none: the key would be absent.
 #[derive(Debug, Default)]
@@ -115,7 +115,8 @@ impl Seen<'_> {
         if changes.iter().any(|change| change.key.len() > MAX_KEY) {
             return Err(StateError::Key);
         }
-        let size = |key: &str, value: Option<&[u8]>| (key.len() + value.map_or(0, <[u8]>::len)) as u64;
+        let size =
+            |key: &str, value: Option<&[u8]>| entries::size(key, value.map_or(0, <[u8]>::len) as u64, None);
         let mut imagined = imagined.0.lock();
         let before: u64 = imagined.iter().map(|(key, value)| size(key, value.as_deref())).sum();
         let more: u64 = changes.iter().map(|change| size(change.key, change.value)).sum();
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_imagined_is_seen_and_changes_nothing() {
-        let store = StateStore::volatile(64);
+        let store = StateStore::volatile(1024);
         for key in ["a", "b", "c"] {
             store.set(key, b"1").unwrap();
         }
@@ -155,7 +156,7 @@ mod tests {
         assert_eq!(keys(seen.scan("", None, 10)), ["a", "c", "d", "n"]);
         assert_eq!(keys(seen.scan("", Some("a"), 2)), ["c", "d"]);
         assert_eq!(keys(seen.scan("b", None, 2)), Vec::<String>::new());
-        assert_eq!(seen.set("e", &[0; 64]), Err(StateError::Full(64)));
+        assert_eq!(seen.set("e", &[0; 1024]), Err(StateError::Full(1024)));
         assert_eq!(seen.set(&"k".repeat(MAX_KEY + 1), b""), Err(StateError::Key));
         assert_eq!(seen.get("a").as_deref(), Some(&b"3"[..]));
         assert_eq!(store.commit_sequence(), before);

@@ -17,7 +17,7 @@ use super::{
     MAX_KEY, StateError, Value,
     clock::Clock,
     disk::{Change, Changes, DiskError, Page, Place},
-    entries::{Entries, Entry, Full, NoSum, Stored},
+    entries::{self, Entries, Entry, Full, NoSum, Stored},
     journal::{Journal, Mirror, Progress},
     stores::handed_over,
 };
@@ -58,7 +58,7 @@ struct Inner {
 }
 
 impl StateStore {
-    /// An empty store in memory, for at most `limit` bytes of keys and values.
+    /// An empty store in memory, that takes at most `limit` bytes of it.
     pub fn volatile(limit: u64) -> Self {
         Self::with_clock(limit, Clock::default())
     }
@@ -148,7 +148,7 @@ impl StateStore {
         found.map(|(key, entry)| (Arc::clone(key), entry.stored.value())).collect()
     }
 
-    /// Bytes of keys and values, those included that expired and were not yet removed.
+    /// Memory that keys and values take, those included that expired and were not yet removed.
     pub fn bytes(&self) -> u64 {
         self.kept.inner.read().entries.bytes()
     }
@@ -158,7 +158,7 @@ impl StateStore {
         self.kept.inner.read().entries.len()
     }
 
-    /// How many bytes of keys and values there may be.
+    /// How much memory keys and values may take.
     pub fn limit(&self) -> u64 {
         self.kept.inner.read().limit
     }
@@ -275,7 +275,8 @@ impl Writing<'_> {
     /// Refuses what cannot fit before any of it is copied or compared: a guest may name the same bytes
     /// many times.
     fn admit(&self, cells: &[Cell<'_>]) -> Result<(), StateError> {
-        let bytes = |cell: &Cell<'_>| cell.value.map_or(0, |value| (cell.key.len() + value.len()) as u64);
+        let bytes =
+            |cell: &Cell<'_>| cell.value.map_or(0, |value| entries::size(cell.key, value.len() as u64, None));
         if cells.iter().any(|cell| cell.key.len() > MAX_KEY) {
             return Err(StateError::Key);
         }

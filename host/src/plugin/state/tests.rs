@@ -3,6 +3,7 @@
 
 mod damage;
 mod faulty;
+mod memory;
 
 use std::{
     io::{BufRead, BufReader},
@@ -18,6 +19,7 @@ use std::{
 use super::{
     StateError,
     clock::Clock,
+    entries::OVERHEAD,
     former,
     store::{Cell, StateStore},
     stores::{StateOptions, StateStores},
@@ -65,32 +67,35 @@ fn counts_in_fixed_windows() {
 
 #[test]
 fn windows_that_ended_make_room() {
-    let (store, now) = timed(40);
+    let full = 10 * (OVERHEAD + 40 + 4);
+    let (store, now) = timed(full);
     for client in 0..10 {
         store.add(&format!("c-{client}"), 1, Some(500)).unwrap();
     }
-    assert_eq!(store.add("c-x", 1, Some(500)), Err(StateError::Full(40)));
+    assert_eq!(store.add("c-x", 1, Some(500)), Err(StateError::Full(full)));
     assert_eq!(store.keys(), 10);
     now.store(1500, Ordering::Relaxed);
     assert_eq!(store.add("c-x", 1, Some(500)), Ok(1));
-    store.set("other", &[0; 31]).unwrap();
+    let rest = usize::try_from(full - (OVERHEAD + 40 + 4) - (OVERHEAD + 5)).unwrap();
+    store.set("other", &vec![0; rest]).unwrap();
     assert_eq!(keys(&store), ["c-x", "other"]);
-    assert_eq!(store.set("other", &[0; 32]), Err(StateError::Full(40)));
+    assert_eq!(store.set("other", &vec![0; rest + 1]), Err(StateError::Full(full)));
 }
 
 #[test]
 fn changes_hold_together_or_not_at_all() {
-    let (store, _) = timed(10);
+    let full = 2 * OVERHEAD + 10;
+    let (store, _) = timed(full);
     let changes = [Cell { key: "a", value: Some(b"1") }, Cell { key: "b", value: Some(b"2") }];
     let absent = [Cell { key: "a", value: None }];
     assert_eq!(store.apply(&changes, &absent), Ok(true));
     assert_eq!(store.apply(&changes, &absent), Ok(false));
     let too_much = [Cell { key: "a", value: None }, Cell { key: "c", value: Some(&[0; 9]) }];
-    assert_eq!(store.apply(&too_much, &[]), Err(StateError::Full(10)));
+    assert_eq!(store.apply(&too_much, &[]), Err(StateError::Full(full)));
     assert_eq!(keys(&store), ["a", "b"]);
     let fits = [Cell { key: "a", value: None }, Cell { key: "c", value: Some(&[0; 7]) }];
     assert_eq!(store.apply(&fits, &[Cell { key: "b", value: Some(b"2") }]), Ok(true));
-    assert_eq!((keys(&store), store.bytes()), (vec!["b".into(), "c".into()], 10));
+    assert_eq!((keys(&store), store.bytes()), (vec!["b".into(), "c".into()], full));
     assert_eq!(store.swap("b", Some(b"2"), None), Ok(true));
     assert_eq!(store.swap("b", Some(b"2"), None), Ok(false));
 }
@@ -128,7 +133,7 @@ async fn stirs_when_something_changed() {
 fn plugins_share_nothing_and_builds_share_all() {
     let directory = tempfile::tempdir().unwrap();
     let stores = StateStores::new(directory.path(), None);
-    let options = StateOptions { limit: 100, durable: false };
+    let options = StateOptions { limit: 1000, durable: false };
     stores.open("a", options).unwrap().set("key", b"1").unwrap();
     assert_eq!(stores.open("b", options).unwrap().get("key"), None);
     let again = stores.open("a", StateOptions { limit: 5, durable: false }).unwrap();
