@@ -8,7 +8,7 @@ use message_flow_sdk::{
 };
 
 use crate::{
-    Cell, apply,
+    Cell, Purpose, apply, apply_for,
     codec::{Reader, Writer},
     head::Head,
     log, until_applied,
@@ -84,9 +84,14 @@ pub(crate) fn assign(proposal: &Proposal, condition: Condition) -> Result<Option
         };
         let replaces = stored.assignment.as_ref().is_some_and(|stored| stored.server != new.server);
         let done = match condition {
-            Condition::Always => replace_and_tell(&place, &stored, Some(&new))?,
-            Condition::Unchanged(_) if replaces => replace_and_tell(&place, &stored, Some(&new))?,
-            _ => apply(&place.replace(&stored, Some(&new)), &[(place.key(), stored.bytes)])?,
+            Condition::Always => replace_and_tell(Purpose::Growth, &place, &stored, Some(&new))?,
+            Condition::Unchanged(_) if replaces => {
+                replace_and_tell(Purpose::Client, &place, &stored, Some(&new))?
+            }
+            _ => {
+                let changes = place.replace(&stored, Some(&new));
+                apply_for(Purpose::Client, &changes, &[(place.key(), stored.bytes)])?
+            }
         };
         Ok(done.then_some(Some(new)))
     })
@@ -94,17 +99,22 @@ pub(crate) fn assign(proposal: &Proposal, condition: Condition) -> Result<Option
 
 pub(crate) fn forget(client: &str, service: &str) -> Result<(), TableError> {
     let place = Place::new(client, service);
-    until_applied(|| Ok(replace_and_tell(&place, &place.read()?, None)?.then_some(())))
+    until_applied(|| Ok(replace_and_tell(Purpose::Upkeep, &place, &place.read()?, None)?.then_some(())))
 }
 
 /// Replaces an assignment and reports it to every router.
-fn replace_and_tell(place: &Place, stored: &Stored, new: Option<&Assignment>) -> Result<bool, TableError> {
+fn replace_and_tell(
+    purpose: Purpose,
+    place: &Place,
+    stored: &Stored,
+    new: Option<&Assignment>,
+) -> Result<bool, TableError> {
     let head = Head::read()?;
     let change = Change { kind: "assignment".to_owned(), key: place.change(), value: None, ephemeral: false };
     let (new_head, mut cells) = log::append(head, &[change]);
     cells.push(new_head.cell());
     cells.extend(place.replace(stored, new));
-    apply(&cells, &[head.cell(), (place.key(), stored.bytes.clone())])
+    apply_for(purpose, &cells, &[head.cell(), (place.key(), stored.bytes.clone())])
 }
 
 impl Place {
@@ -129,7 +139,8 @@ pub(crate) fn client(client: &str) -> Result<ClientRecord, TableError> {
 
 pub(crate) fn locate(client: &str, router: Option<&str>) -> Result<(), TableError> {
     let router = router.map(|router| router.as_bytes().to_vec());
-    apply(&[(location(client), router)], &[]).map(drop)
+    let purpose = if router.is_some() { Purpose::Client } else { Purpose::Upkeep };
+    apply_for(purpose, &[(location(client), router)], &[]).map(drop)
 }
 
 fn location(client: &str) -> String {
@@ -158,6 +169,13 @@ pub(crate) fn evict() -> Result<bool, TableError> {
     let oldest: Vec<_> = state::scan("x/", None, BATCH as u32).into_iter().filter_map(place).collect();
     remove(&oldest)?;
     Ok(!oldest.is_empty())
+}
+
+/// Makes room where there are no assignments: removes a batch of locations. False: there is none left.
+pub(crate) fn evict_locations() -> Result<bool, TableError> {
+    let some = state::scan("c/", None, BATCH as u32);
+    let cells: Vec<_> = some.into_iter().map(|(key, _)| (key, None)).collect();
+    Ok(!cells.is_empty() && apply(&cells, &[])?)
 }
 
 /// Removes expired assignments at once; if one of them changed meanwhile, one by one.

@@ -6,7 +6,7 @@ use message_flow_sdk::{
     state,
 };
 
-use crate::{Cell, apply, head::Head, log, until_applied};
+use crate::{Cell, Purpose, apply_for, head::Head, log, until_applied};
 
 const PREFIX: &str = "e/";
 const PAGE: u32 = 1000;
@@ -62,8 +62,15 @@ pub(crate) fn write(changes: &[Change], expect: Option<Revision>) -> Result<Revi
         let new = Head { entries: new.revision, ..new };
         cells.push(new.cell());
         cells.extend(last_of_each(changes).map(cell));
-        Ok(apply(&cells, &[head.cell()])?.then_some(new.revision))
+        let purpose = if changes.iter().any(registers) { Purpose::Growth } else { Purpose::Upkeep };
+        Ok(apply_for(purpose, &cells, &[head.cell()])?.then_some(new.revision))
     })
+}
+
+/// Whether a change makes a service or a server that was not there.
+fn registers(change: &Change) -> bool {
+    let registered = change.value.is_some() && matches!(&*change.kind, "service" | "server");
+    registered && state::get(&cell(change).0).is_none()
 }
 
 fn cell(change: &Change) -> Cell {

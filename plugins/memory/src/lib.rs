@@ -13,6 +13,7 @@
 //! | `a/CLIENT/SERVICE` | an assignment ([`assignment`]) |
 //! | `x/EXPIRY/CLIENT/SERVICE` | nothing: the assignments in the order in which they expire |
 //! | `c/CLIENT` | the router that the client is connected to |
+//! | `z` | zeros: the [`reserve`] |
 //!
 //! Numbers in keys have 16 hexadecimal digits, so that their order is that of the keys; texts are
 //! escaped ([`keys`](message_flow_sdk::keys)) so that none holds a `/`.
@@ -22,6 +23,7 @@ mod codec;
 mod entry;
 mod head;
 mod log;
+mod reserve;
 #[cfg(test)]
 mod tests;
 
@@ -84,17 +86,45 @@ const ATTEMPTS: usize = 64;
 /// So often room is made for one change: as much as the largest takes.
 const EVICTIONS: usize = 4096;
 
+/// What a change is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A client's doing: its number is the clients' to choose.
+    Client,
+    /// Something new of an operator or a service.
+    Growth,
+    /// What keeps the table going, such as a heartbeat, a deletion or a promotion.
+    Upkeep,
+}
+
 /// Changes state if what is expected is there; false: read again and try again.
 ///
-/// Names that clients invent make assignments, and their number is the clients' to choose: so when
-/// there is no room, those that were not used for the longest go, whoever needs it. Entries and pins,
-/// which operators and services wrote, never do. The change log keeps to an eighth of the room, and
-/// gives way when nothing else is left.
-fn apply(changes: &[Cell], expected: &[Cell]) -> Result<bool, TableError> {
+/// Names that clients invent make assignments and locations: so when there is no room, the assignments that were not
+/// used for the longest go, and then locations, whoever needs it. Entries and pins, which operators and services wrote,
+/// never do. The change log keeps to an eighth of the room, and gives way when nothing else is left. Only upkeep
+/// gets at the [`reserve`].
+fn apply_for(purpose: Purpose, changes: &[Cell], expected: &[Cell]) -> Result<bool, TableError> {
+    let mut known = None;
     for _ in 0..EVICTIONS {
+        let reserve = if purpose == Purpose::Growth { reserve::cell(known) } else { None };
+        let all: Vec<Cell>;
+        let changes = match reserve {
+            Some(reserve) => {
+                all = changes.iter().cloned().chain([reserve]).collect();
+                &all
+            }
+            None => changes,
+        };
         match state::apply(changes, expected) {
             Err(StateError::Full(limit)) => {
-                if !(log::shrink(limit / 8)? || assignment::evict()? || log::shrink(0)?) {
+                let first = known.replace(limit).is_none() && purpose == Purpose::Growth;
+                let made = first
+                    || log::shrink(limit / 8)?
+                    || assignment::evict()?
+                    || assignment::evict_locations()?
+                    || log::shrink(0)?
+                    || purpose == Purpose::Upkeep && reserve::give_up();
+                if !made {
                     return Err(full(limit));
                 }
             }
@@ -102,6 +132,11 @@ fn apply(changes: &[Cell], expected: &[Cell]) -> Result<bool, TableError> {
         }
     }
     Err(TableError::Unavailable("assignments came faster than room was made".to_owned()))
+}
+
+/// As [`apply_for`] upkeep.
+fn apply(changes: &[Cell], expected: &[Cell]) -> Result<bool, TableError> {
+    apply_for(Purpose::Upkeep, changes, expected)
 }
 
 fn failed(error: StateError) -> TableError {

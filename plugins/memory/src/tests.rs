@@ -248,6 +248,43 @@ fn invented_clients_stop_nobody_else() {
     });
 }
 
+/// A table that is full of services and servers refuses more of them, and nothing else.
+#[test]
+fn what_keeps_a_full_table_going_finds_room() {
+    let mut scene = Scene::new();
+    scene.state_limit = 40_000;
+    scene.run(|| {
+        for number in 0..200 {
+            Memory::locate(format!("client-{number}"), Some("here".into())).unwrap();
+        }
+        let register = |number: usize, size: usize| {
+            Memory::write(vec![put("server", &format!("chat@2/{number:03}"), &"x".repeat(size))], None)
+        };
+        let mut count = 0;
+        for size in [2000, 300, 20] {
+            while register(count, size).is_ok() {
+                count += 1;
+            }
+        }
+        assert!(count > 20, "{count}");
+        for round in 0..200 {
+            let beat = format!("{round:02000}");
+            Memory::write(vec![put("server", "chat@2/000", &beat)], None).unwrap();
+        }
+        Memory::write(vec![put("release", "chat", &"x".repeat(400))], None).unwrap();
+        Memory::write(vec![put("router", "here", &"x".repeat(200))], None).unwrap();
+        Memory::forget("nobody".into(), "chat@2".into()).unwrap();
+        assert!(matches!(register(count, 20), Err(TableError::Refused(_))), "nothing new meanwhile");
+        let pin = Memory::assign(proposal("pinned", "a", None), Condition::Always);
+        assert!(matches!(pin, Err(TableError::Refused(_))), "{pin:?}");
+        for number in 0..4 {
+            Memory::write(vec![delete("server", &format!("chat@2/{number:03}"))], None).unwrap();
+        }
+        register(count, 20).unwrap();
+        Memory::assign(proposal("pinned", "a", None), Condition::Always).unwrap();
+    });
+}
+
 /// Random writes: the changes, replayed, always lead to the snapshot; so does a snapshot after
 /// the log was left behind.
 #[test]

@@ -19,6 +19,8 @@ const FORBIDDEN: &[(&str, &str, &[&str])] = &[
     ("host/src/resolve", "crate::plugin", &[]),
     ("host/src/resolve", "crate::upstream", &[]),
     ("host/src/resolve", "hyper::", &[]),
+    ("host/src/durable", "crate::plugin", &[]),
+    ("host/src/durable", "crate::table", &[]),
     ("host/src/discovery", "crate::proxy", &[]),
     ("host/src/discovery", "crate::api", &[]),
     ("host/src/discovery", "crate::plugin", &[]),
