@@ -50,8 +50,12 @@ export interface Events {
   required: RequiredService;
   /** The last server of a required service is gone. */
   lost: LostService;
-  /** The router did not accept something; the connection stays. */
-  error: { code: string; reason: string };
+  /**
+   * The router did not accept something; the connection stays. With the code `deregistered`, `cause` says why the
+   * server is not registered any more: `removed` by somebody, `replaced` by another connection. Without one nobody
+   * meant it, and it is registered again after a pause.
+   */
+  error: { code: string; reason: string; cause?: string };
   connected: { router: string };
   disconnected: { router: string; reason: string };
   reconnecting: { delay: number; reason: string };
@@ -62,7 +66,7 @@ export interface Events {
 export interface Options {
   /** An access token. */
   token?: string;
-  /** The revision that was seen last, from an earlier run. */
+  /** The highest revision that was seen in an earlier run, with these requirements. */
   since?: number | string;
   /** Milliseconds; the defaults are 200 and 10,000. */
   backoff?: { first?: number; longest?: number; random?: () => number };
@@ -71,7 +75,7 @@ export interface Options {
 }
 
 export interface Service {
-  /** The newest revision that was seen. */
+  /** The highest revision that was seen. */
   readonly since: number | string | undefined;
   /** Calls `listener` for each event of a kind; the result ends that. */
   on<Kind extends keyof Events>(kind: Kind, listener: (event: Events[Kind]) => void): () => boolean;

@@ -9,8 +9,10 @@ import { Backoff } from './backoff.js';
 
 const PATH = '/v1/connect';
 const PROTOCOL = 'message-flow';
-/** A connection that lasted so long, or brought a message, was a good one. Milliseconds. */
+/** A connection that lasted so long, or brought a message, was a good one; a registration that did, too. Milliseconds. */
 const GOOD_AFTER = 5_000;
+/** Why a server is not registered any more, where that was meant: then it is not registered again by itself. */
+const MEANT = ['removed', 'replaced'];
 /** Neither a handshake nor the silence of a router may take longer. Milliseconds. */
 const PATIENCE = 20_000;
 
@@ -25,10 +27,16 @@ export class Service {
   #definition;
   #options;
   #backoff;
+  /** Before registering again over the same connection. */
+  #again;
   #listeners = new Map();
   #socket = null;
   #turn = 0;
   #since;
+  /** The requirements of which something was told, so that `since` is about them. */
+  #told = new Set();
+  #registering = null;
+  #lasting = null;
   #timers = new Set();
   #draining = null;
   #closed = false;
@@ -39,11 +47,13 @@ export class Service {
     this.#definition = { ...definition };
     this.#options = options;
     this.#backoff = new Backoff(options.backoff);
+    this.#again = new Backoff(options.backoff);
     this.#since = options.since;
+    if (options.since !== undefined) this.#requirements().forEach((name) => this.#told.add(name));
     this.#dial();
   }
 
-  /** The newest revision that was seen. */
+  /** The highest revision that was seen. */
   get since() {
     return this.#since;
   }
@@ -68,6 +78,8 @@ export class Service {
   /** Changes the definition, at the router too; keys that are not named stay. */
   define(changes) {
     Object.assign(this.#definition, changes);
+    const needed = this.#requirements();
+    this.#told.forEach((name) => needed.includes(name) || this.#told.delete(name));
     this.#say(this.#definition);
   }
 
@@ -107,7 +119,7 @@ export class Service {
       open = true;
       this.#cancel(late);
       good = this.#after(GOOD_AFTER, () => this.#backoff.reset());
-      this.#say({ ...this.#definition, ...(this.#since !== undefined && { since: this.#since }) });
+      this.#say({ ...this.#definition, ...this.#resume() });
       if (this.#draining) this.#say({ type: 'drain' });
       this.#emit('connected', { router });
     };
@@ -119,7 +131,8 @@ export class Service {
     let failure = '';
     socket.onerror = (event) => (failure = event.message ?? '');
     socket.onclose = ({ code, reason }) => {
-      [late, good].forEach((timer) => this.#cancel(timer));
+      [late, good, this.#registering, this.#lasting].forEach((timer) => this.#cancel(timer));
+      this.#registering = null;
       alive.end();
       const why = reason || failure || `closed with ${code}`;
       if (open) this.#emit('disconnected', { router, reason: why });
@@ -157,10 +170,40 @@ export class Service {
         // Nothing is registered, so nothing is sent here.
         if (this.#draining && payload.code === 'undefined') this.#draining.resolve();
         else this.#emit('error', payload);
+        if (payload.code === 'deregistered') this.#deregistered(payload.cause);
         break;
     }
+    if (payload.name && message.type.startsWith('required-service')) this.#told.add(payload.requirement ?? payload.name);
     if (message?.type) this.#emit('message', message);
-    if (revision !== undefined) this.#since = revision;
+    if (revision !== undefined) this.#since = highest(this.#since, revision);
+  }
+
+  /** What is known, for the first definition of a connection. */
+  #resume() {
+    if (this.#since === undefined) return {};
+    const anew = this.#requirements().filter((name) => !this.#told.has(name));
+    return { since: this.#since, ...(anew.length > 0 && { anew }) };
+  }
+
+  /** What is needed, by the names by which it is told. */
+  #requirements() {
+    return (this.#definition.requires ?? []).map((need) => {
+      if (typeof need === 'string') return need;
+      return need.version === undefined ? need.name : `${need.name.split('@')[0]}@${need.version}`;
+    });
+  }
+
+  /** The connection is open and its server is not registered: registers it again, unless somebody meant it. */
+  #deregistered(cause) {
+    // Nothing is registered any more, which the router says if it is asked.
+    if (this.#draining) return this.#say({ type: 'drain' });
+    this.#cancel(this.#lasting);
+    if (MEANT.includes(cause) || this.#registering) return;
+    this.#registering = this.#after(this.#again.next(), () => {
+      this.#registering = null;
+      this.#say(this.#definition);
+      this.#lasting = this.#after(GOOD_AFTER, () => this.#again.reset());
+    });
   }
 
   #emit(kind, event) {
@@ -231,6 +274,12 @@ function keepAlive(socket) {
   }, PATIENCE / 2);
   timer.unref?.();
   return { end: () => clearInterval(timer) };
+}
+
+/** 0 says that what was seen before is of another table. */
+function highest(known, came) {
+  if (typeof known !== 'number' || typeof came !== 'number' || came === 0) return came;
+  return Math.max(known, came);
 }
 
 function parsed(text) {

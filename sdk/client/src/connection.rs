@@ -1,7 +1,7 @@
 //! The connection: one task that dials, follows and dials again, and the only one that knows what
 //! the service is and has seen.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    Definition, Event, Options,
+    Backoff, Definition, Event, Options, Revision,
     definition::Resuming,
     event::{Heard, Said},
     router::Router,
@@ -24,6 +24,8 @@ use crate::{
 
 /// Of a handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A registration that lasted so long was a good one.
+const GOOD_AFTER: Duration = Duration::from_secs(5);
 
 /// What the service wants.
 #[derive(Debug)]
@@ -41,6 +43,12 @@ pub(crate) struct Connection {
     told: mpsc::Sender<Event>,
     drained: watch::Sender<bool>,
     draining: bool,
+    /// Requirements of which something was told, so that `since` is about them.
+    known: BTreeSet<String>,
+    /// When its server is registered again over this connection.
+    registers: Option<Instant>,
+    registered: Instant,
+    again: Backoff,
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -61,7 +69,23 @@ impl Connection {
         told: mpsc::Sender<Event>,
         drained: watch::Sender<bool>,
     ) -> Self {
-        Self { routers, definition, options, told, drained, draining: false }
+        let known = match options.since {
+            Some(_) => definition.requires.iter().cloned().collect(),
+            None => BTreeSet::new(),
+        };
+        let (again, registered) = (options.backoff.clone(), Instant::now());
+        Self {
+            routers,
+            definition,
+            options,
+            told,
+            drained,
+            draining: false,
+            known,
+            registers: None,
+            registered,
+            again,
+        }
     }
 
     /// Until nobody is interested any more.
@@ -115,13 +139,14 @@ impl Connection {
         if let Err(error) = self.introduce(&mut socket).await {
             return Ok(error.to_string());
         }
+        self.registers = None;
         let told = self.told.clone();
         let (mut quiet_until, mut asked) = (Instant::now() + self.options.silence, false);
         loop {
             let step = tokio::select! {
                 heard = socket.next() => {
                     (quiet_until, asked) = (Instant::now() + self.options.silence, false);
-                    self.hear(heard).await?
+                    self.hear(heard, &mut socket).await?
                 }
                 command = commands.recv() => match command {
                     Some(command) => {
@@ -131,6 +156,7 @@ impl Connection {
                     None => return Err(Over),
                 },
                 () = told.closed() => return Err(Over),
+                () = due(self.registers) => continues(self.register(&mut socket).await),
                 () = sleep_until(quiet_until) => {
                     if asked {
                         return Ok("the router is silent".to_owned());
@@ -148,7 +174,9 @@ impl Connection {
     /// After a handshake: who this is and what it saw last.
     async fn introduce(&self, socket: &mut Socket) -> Result<(), Error> {
         let since = self.options.since.as_ref();
-        say(socket, &Resuming { definition: &self.definition, since }).await?;
+        let requires = self.definition.requires.iter().map(String::as_str);
+        let anew = requires.filter(|name| since.is_some() && !self.known.contains(*name)).collect();
+        say(socket, &Resuming { definition: &self.definition, since, anew }).await?;
         self.drain(socket).await
     }
 
@@ -158,6 +186,12 @@ impl Connection {
             true => self.drain(socket).await,
             false => say(socket, &self.definition).await,
         }
+    }
+
+    /// Its server went and nobody meant it.
+    async fn register(&mut self, socket: &mut Socket) -> Result<(), Error> {
+        (self.registers, self.registered) = (None, Instant::now());
+        say(socket, &self.definition).await
     }
 
     async fn drain(&self, socket: &mut Socket) -> Result<(), Error> {
@@ -176,9 +210,15 @@ impl Connection {
             Command::Define(definition) => self.definition = *definition,
             Command::Drain => self.draining = true,
         }
+        let requires = &self.definition.requires;
+        self.known.retain(|name| requires.contains(name));
     }
 
-    async fn hear(&mut self, heard: Option<Result<Message, Error>>) -> Result<ControlFlow<String>, Over> {
+    async fn hear(
+        &mut self,
+        heard: Option<Result<Message, Error>>,
+        socket: &mut Socket,
+    ) -> Result<ControlFlow<String>, Over> {
         let text = match heard {
             Some(Ok(Message::Text(text))) => text,
             // The library answers pings by itself.
@@ -196,13 +236,46 @@ impl Connection {
             Said::Event(Event::Refused(refused)) if self.draining && refused.code == "undefined" => {
                 let _ = self.drained.send_replace(true);
             }
-            Said::Event(event) => self.told.send(event).await.map_err(|_| Over)?,
+            Said::Event(event) => {
+                let asked = match &event {
+                    Event::Refused(refused) if refused.is_end() && self.draining => self.drain(socket).await,
+                    Event::Refused(refused) if refused.is_unmeant_end() => {
+                        self.register_later();
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                };
+                self.known.extend(event.requirement());
+                self.told.send(event).await.map_err(|_| Over)?;
+                if let Err(error) = asked {
+                    return Ok(ControlFlow::Break(error.to_string()));
+                }
+            }
             Said::Drained => drop(self.drained.send_replace(true)),
             Said::Other => {}
         }
         // Only now has the service seen it.
-        self.options.since = revision.or(self.options.since.take());
+        if let Some(revision) = revision {
+            self.options.since = Some(Revision::highest(self.options.since.take(), revision));
+        }
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn register_later(&mut self) {
+        if self.registers.is_none() {
+            if self.registered.elapsed() > GOOD_AFTER {
+                self.again.reset();
+            }
+            self.registers = Some(Instant::now() + self.again.next());
+        }
+    }
+}
+
+/// When this time has come; without one, never.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

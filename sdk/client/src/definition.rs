@@ -47,6 +47,9 @@ pub(crate) struct Resuming<'a> {
     pub(crate) definition: &'a Definition,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<&'a Revision>,
+    /// Requirements of which nothing was told yet, so that `since` is not about them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) anew: Vec<&'a str>,
 }
 
 impl Definition {

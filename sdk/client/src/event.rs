@@ -66,6 +66,46 @@ pub struct Refused {
     pub code: String,
     /// For people.
     pub reason: String,
+    /// With the code `deregistered`, why the server is not registered any more: `removed` by somebody, or `replaced`
+    /// by another connection. None: nobody meant it, and it is registered again after a pause.
+    pub cause: Option<String>,
+}
+
+impl Refused {
+    /// Whether the server is not registered any more and nobody meant that.
+    pub(crate) fn is_unmeant_end(&self) -> bool {
+        self.is_end() && !matches!(self.cause.as_deref(), Some("removed" | "replaced"))
+    }
+
+    /// Whether the server is not registered any more.
+    pub(crate) fn is_end(&self) -> bool {
+        self.code == "deregistered"
+    }
+}
+
+impl Event {
+    /// The requirement that it is about, as the definition names it.
+    pub(crate) fn requirement(&self) -> Option<String> {
+        let (name, more) = match self {
+            Self::Required(there) => (&there.name, &there.more),
+            Self::Lost(gone) => (&gone.name, &gone.more),
+            Self::Refused(_) => return None,
+        };
+        let required = more.get("requirement").and_then(Value::as_str);
+        Some(required.unwrap_or(name).to_owned())
+    }
+}
+
+impl Revision {
+    /// The higher of this and one that came later; 0 says that what was seen before is of another table.
+    pub(crate) fn highest(known: Option<Self>, came: Self) -> Self {
+        match (known, &came) {
+            (Some(Self::Number(known)), Self::Number(now)) if *now != 0 && known > *now => {
+                Self::Number(known)
+            }
+            _ => came,
+        }
+    }
 }
 
 /// A message of the router, taken apart.
@@ -117,6 +157,18 @@ mod tests {
     }
 
     #[test]
+    fn the_highest_revision_is_kept_but_for_another_table() {
+        let highest = |known, came| Revision::highest(known, came);
+        let number = |number| Revision::Number(number);
+        assert_eq!(highest(None, number(3)), number(3));
+        assert_eq!(highest(Some(number(7)), number(3)), number(7));
+        assert_eq!(highest(Some(number(7)), number(9)), number(9));
+        assert_eq!(highest(Some(number(7)), number(0)), number(0));
+        let text = Revision::Text("a-1".into());
+        assert_eq!(highest(Some(number(7)), text.clone()), text);
+    }
+
+    #[test]
     fn what_is_said_is_understood_as_far_as_it_can_be() {
         let explosion = RequiredService {
             name: "explosion".into(),
@@ -126,7 +178,7 @@ mod tests {
         };
         let text = r#"{"type":"required-service","payload":{"name":"explosion","port":8003,"host":"10.9.8.10"},"revision":7}"#;
         check(text, Said::Event(Event::Required(explosion)), Some(Revision::Number(7)));
-        let refused = Refused { code: "invalid".into(), reason: "no".into() };
+        let refused = Refused { code: "invalid".into(), reason: "no".into(), cause: None };
         let text = r#"{"type":"error","payload":{"code":"invalid","reason":"no"}}"#;
         check(text, Said::Event(Event::Refused(refused)), None);
         check(r#"{"type":"drained"}"#, Said::Drained, None);

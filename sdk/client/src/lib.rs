@@ -20,8 +20,9 @@
 //! ```
 //!
 //! When a connection is lost the next router is tried, after a pause that doubles up to ten seconds
-//! and is random; it is told which revision was seen last, so that nothing is missed and nothing
-//! told twice. Dropping the [`Service`] and the [`Events`] ends the connection.
+//! and is random; it is told the highest revision that was seen, so that nothing is missed and nothing
+//! told twice. A server that is not registered any more although its connection is open, and that nobody
+//! removed, is registered again. Dropping the [`Service`] and the [`Events`] ends the connection.
 
 mod backoff;
 mod connection;
@@ -53,7 +54,7 @@ const EVENTS: usize = 1024;
 pub struct Options {
     /// An access token.
     pub token: Option<String>,
-    /// The revision that was seen last, from an earlier run.
+    /// The highest revision that was seen in an earlier run, with these requirements.
     pub since: Option<Revision>,
     /// Pauses between attempts.
     pub backoff: Backoff,

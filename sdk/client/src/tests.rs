@@ -83,6 +83,61 @@ async fn it_says_who_it_is_and_comes_back_with_what_it_saw_last() {
 }
 
 #[tokio::test]
+async fn it_keeps_the_highest_revision_and_says_of_what_it_knows_nothing() {
+    let router = Router::start().await;
+    let (service, mut events) = connect([router.uri()], definition(), quick()).unwrap();
+    let mut first = router.accept().await;
+    first.next().await;
+    let explosion = json!({"name": "explosion-service", "port": 8003, "host": "10.9.8.10", "revision": 9});
+    first.say(json!({"type": "required-service", "payload": explosion})).await;
+    first.say(json!({"type": "error", "payload": {"code": "invalid"}, "revision": 7})).await;
+    events.next().await;
+    events.next().await;
+    service.require("killer-robot").await;
+    first.next().await;
+    drop(first);
+    let mut second = router.accept().await;
+    let said = second.next().await;
+    assert_eq!((&said["since"], &said["anew"]), (&json!(9), &json!(["killer-robot"])));
+    let lost = json!({"name": "killer-robot", "revision": 8});
+    second.say(json!({"type": "required-service-lost", "payload": lost})).await;
+    events.next().await;
+    drop(second);
+    let said = router.accept().await.next().await;
+    assert_eq!((&said["since"], &said["anew"]), (&json!(9), &Value::Null));
+}
+
+#[tokio::test]
+async fn it_registers_again_when_nobody_meant_it_to_go() {
+    let router = Router::start().await;
+    let (service, mut events) = connect([router.uri()], definition(), quick()).unwrap();
+    let mut accepted = router.accept().await;
+    accepted.next().await;
+    let gone = |cause: Value| json!({"type": "error", "payload": {"code": "deregistered", "cause": cause}});
+    for _ in 0..3 {
+        accepted.say(gone(Value::Null)).await;
+        assert!(matches!(events.next().await, Some(Event::Refused(refused)) if refused.cause.is_none()));
+        assert_eq!(accepted.next().await, expected());
+    }
+    // What was meant stays so: the next that is heard is what this test makes it say.
+    for cause in ["removed", "replaced"] {
+        accepted.say(gone(json!(cause))).await;
+        assert!(
+            matches!(events.next().await, Some(Event::Refused(refused)) if refused.cause.as_deref() == Some(cause))
+        );
+    }
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    service.define(definition().version("2")).await;
+    assert_eq!(accepted.next().await["version"], "2");
+    let drained = tokio::spawn(async move { service.drain().await });
+    assert_eq!(accepted.next().await, json!({"type": "drain"}));
+    accepted.say(gone(Value::Null)).await;
+    assert_eq!(accepted.next().await, json!({"type": "drain"}), "one that leaves does not come back");
+    accepted.say(json!({"type": "error", "payload": {"code": "undefined"}})).await;
+    drained.await.unwrap();
+}
+
+#[tokio::test]
 async fn it_goes_to_the_next_router() {
     let gone = Router::start().await.uri();
     let there = Router::start().await;

@@ -97,6 +97,60 @@ test('comes back and says what it saw last', () =>
     assert.equal((await second.next()).since, undefined);
   }));
 
+test('keeps the highest revision, and says of what it knows nothing', () =>
+  scene(async (service, first, server) => {
+    await first.next();
+    first.say({ type: 'required-service', payload: { ...EXPLOSION, revision: 9 } });
+    first.say({ type: 'from-the-future', payload: { revision: 7 } });
+    await event(service, 'message');
+    service.require('killer-robot');
+    await first.next();
+    const again = server.accept();
+    first.socket.terminate();
+    const second = await again;
+    const definition = await second.next();
+    assert.deepEqual([definition.since, definition.anew], [9, ['killer-robot']]);
+    const told = event(service, 'lost');
+    second.say({ type: 'required-service-lost', payload: { name: 'killer-robot', revision: 8 } });
+    await told;
+    const last = server.accept();
+    second.socket.terminate();
+    const third = await last;
+    assert.deepEqual(await third.next(), { ...DEFINITION, requires: ['explosion-service', 'killer-robot'], since: 9 });
+    const other = event(service, 'lost');
+    third.say({ type: 'required-service-lost', payload: { name: 'killer-robot', revision: 0 } });
+    await other;
+    assert.equal(service.since, 0, 'of another table');
+  }));
+
+const deregistered = (cause) => ({ type: 'error', payload: { code: 'deregistered', reason: 'it went', ...(cause && { cause }) } });
+
+test('registers again when nobody meant it to go', () =>
+  scene(async (service, router) => {
+    await router.next();
+    for (let round = 0; round < 3; round++) {
+      const told = event(service, 'error');
+      router.say(deregistered());
+      assert.equal((await told).code, 'deregistered');
+      assert.deepEqual(await router.next(), DEFINITION);
+    }
+    // What was meant stays so: the next that is heard is what this test makes it say.
+    for (const cause of ['removed', 'replaced']) {
+      const told = event(service, 'error');
+      router.say(deregistered(cause));
+      assert.equal((await told).cause, cause);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    service.define({ weight: 2 });
+    assert.deepEqual(await router.next(), { ...DEFINITION, weight: 2 });
+    const drained = service.drain();
+    assert.deepEqual(await router.next(), { type: 'drain' });
+    router.say(deregistered());
+    assert.deepEqual(await router.next(), { type: 'drain' }, 'one that leaves does not come back');
+    router.say({ type: 'error', payload: { code: 'undefined', reason: 'there is no server to drain' } });
+    await drained;
+  }));
+
 test('goes to the next router', async () => {
   const [gone, there] = [await Router.start(), await Router.start()];
   gone.stop();

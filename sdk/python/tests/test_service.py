@@ -91,6 +91,54 @@ class ServiceTest(unittest.IsolatedAsyncioTestCase):
             self.assertEqual(definition["since"], 9)
             self.assertEqual(definition["requires"], ["explosion-service", "carchase-service"])
 
+    async def test_keeps_the_highest_revision_and_says_of_what_it_knows_nothing(self):
+        async with running() as router, Service(router.url, backoff=quick(), **DEFINITION) as service:
+            first = await router.accept()
+            await heard(first)
+            await say(first, type="required-service", payload=EXPLOSION | {"revision": 9})
+            await say(first, type="from-the-future", payload={"revision": 7})
+            await following(service)
+            await service.require("carchase-service")
+            await heard(first)
+            first.transport.abort()
+            second = await router.accept()
+            definition = await heard(second)
+            self.assertEqual((definition["since"], definition["anew"]), (9, ["carchase-service"]))
+            await say(second, type="required-service-lost", payload={"name": "carchase-service", "revision": 8})
+            await following(service)
+            second.transport.abort()
+            third = await router.accept()
+            requires = ["explosion-service", "carchase-service"]
+            self.assertEqual(await heard(third), DEFINITION | {"requires": requires, "since": 9})
+            # Of another table.
+            await say(third, type="required-service-lost", payload={"name": "carchase-service", "revision": 0})
+            await following(service)
+            third.transport.abort()
+            self.assertEqual((await heard(await router.accept()))["since"], 0)
+
+    async def test_registers_again_when_nobody_meant_it_to_go(self):
+        async with running() as router, Service(router.url, backoff=quick(), **DEFINITION) as service:
+            connection = await router.accept()
+            await heard(connection)
+            gone = {"code": "deregistered", "reason": "it went"}
+            for _ in range(3):
+                await say(connection, type="error", payload=gone)
+                self.assertEqual(await following(service), Refused("deregistered", "it went"))
+                self.assertEqual(await heard(connection), DEFINITION)
+            # What was meant stays so: the next that is heard is what this test makes it say.
+            for cause in ("removed", "replaced"):
+                await say(connection, type="error", payload=gone | {"cause": cause})
+                self.assertEqual(await following(service), Refused("deregistered", "it went", cause))
+            await asyncio.sleep(0.06)
+            await service.define(weight=2)
+            self.assertEqual(await heard(connection), DEFINITION | {"weight": 2})
+            drained = asyncio.create_task(service.drain())
+            self.assertEqual(await heard(connection), {"type": "drain"})
+            await say(connection, type="error", payload=gone)
+            self.assertEqual(await heard(connection), {"type": "drain"}, "one that leaves does not come back")
+            await say(connection, type="error", payload={"code": "undefined", "reason": "there is no server"})
+            await asyncio.wait_for(drained, 10)
+
     async def test_goes_to_the_next_router(self):
         async with running() as gone:
             pass

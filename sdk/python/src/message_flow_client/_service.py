@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,7 +19,9 @@ from ._backoff import Backoff
 log = logging.getLogger("message_flow_client")
 
 _PATH = "/v1/connect"
-#: A connection that lasted so long, or brought a message, was a good one. Seconds.
+#: Why a server is not registered any more, where that was meant: then it is not registered again by itself.
+_MEANT = ("removed", "replaced")
+#: A connection that lasted so long, or brought a message, was a good one; a registration that did, too. Seconds.
 _GOOD_AFTER = 5.0
 #: Events that wait to be read; a reader that is slower than this slows its own connection.
 _WAITING = 1024
@@ -44,10 +47,13 @@ class Lost:
 
 @dataclass(frozen=True)
 class Refused:
-    """The router did not accept something; the connection stays."""
+    """The router did not accept something; the connection stays. With the code ``deregistered``, ``cause`` says why
+    the server is not registered any more: ``removed`` by somebody, ``replaced`` by another connection. Without one
+    nobody meant it, and it is registered again after a pause."""
 
     code: str
     reason: str
+    cause: str = ""
 
 
 Event = Required | Lost | Refused
@@ -84,13 +90,18 @@ class Service:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._definition = definition
         self._backoff = backoff or Backoff()
+        self._again = copy.copy(self._backoff)
+        self._registered = 0.0
+        self._registering: asyncio.Task[None] | None = None
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(_WAITING)
         self._connection: ClientConnection | None = None
         self._draining = False
         self._drained = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        #: The newest revision that was seen.
+        #: The highest revision that was seen.
         self.since = since
+        #: The requirements of which something was told, so that ``since`` is about them.
+        self._told = set() if since is None else set(self._requirements())
 
     async def __aenter__(self) -> Service:
         self._task = asyncio.create_task(self._run())
@@ -106,6 +117,7 @@ class Service:
     async def define(self, **changes: Any) -> None:
         """Changes the definition, at the router too; keys that are not named stay."""
         self._definition |= changes
+        self._told &= set(self._requirements())
         await self._say(self._definition)
 
     async def require(self, *names: str) -> None:
@@ -154,8 +166,7 @@ class Service:
         async with connect(router, additional_headers=self._headers, proxy=None) as connection:
             self._connection = connection
             try:
-                resume = {} if self.since is None else {"since": self.since}
-                await self._say(self._definition | resume)
+                await self._say(self._definition | self._resume())
                 if self._draining:
                     await self._say({"type": "drain"})
                 async for text in connection:
@@ -163,6 +174,9 @@ class Service:
                     await self._hear(text)
             finally:
                 self._connection = None
+                if self._registering:
+                    self._registering.cancel()
+                    self._registering = None
                 if asyncio.get_running_loop().time() - began > _GOOD_AFTER:
                     self._backoff.reset()
 
@@ -188,14 +202,47 @@ class Service:
             case "error" if self._draining and payload.get("code") == "undefined":
                 self._drained.set()
             case "error":
-                event = Refused(str(payload.get("code", "")), str(payload.get("reason", "")))
+                event = Refused(
+                    str(payload.get("code", "")), str(payload.get("reason", "")), str(payload.get("cause", ""))
+                )
             case "drained":
                 self._drained.set()
         if event:
             await self._events.put(event)
+        if isinstance(event, Required | Lost):
+            self._told.add(payload.get("requirement", event.name))
+        if isinstance(event, Refused) and event.code == "deregistered":
+            await self._deregistered(event.cause)
         revision = message.get("revision", payload.get("revision"))
         if revision is not None:
-            self.since = revision
+            self.since = _highest(self.since, revision)
+
+    def _resume(self) -> dict[str, Any]:
+        """What is known, for the first definition of a connection."""
+        if self.since is None:
+            return {}
+        anew = [name for name in self._requirements() if name not in self._told]
+        return {"since": self.since} | ({"anew": anew} if anew else {})
+
+    def _requirements(self) -> list[str]:
+        """What is needed, by the names by which it is told."""
+        return [_requirement(need) for need in self._definition.get("requires", [])]
+
+    async def _deregistered(self, cause: str) -> None:
+        """The connection is open and its server is not registered: registers it again, unless somebody meant it."""
+        if self._draining:
+            # Nothing is registered any more, which the router says if it is asked.
+            await self._say({"type": "drain"})
+        elif cause not in _MEANT and not self._registering:
+            if asyncio.get_running_loop().time() - self._registered > _GOOD_AFTER:
+                self._again.reset()
+            self._registering = asyncio.create_task(self._register(self._again.next()))
+
+    async def _register(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        self._registering = None
+        self._registered = asyncio.get_running_loop().time()
+        await self._say(self._definition)
 
 
 def _address(text: str) -> str:
@@ -206,6 +253,20 @@ def _address(text: str) -> str:
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     path = parts.path if parts.path not in ("", "/") else _PATH
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+def _requirement(need: Any) -> str:
+    if isinstance(need, str):
+        return need
+    name, version = str(need["name"]), need.get("version")
+    return name if version is None else f"{name.split('@')[0]}@{version}"
+
+
+def _highest(known: int | str | None, came: int | str) -> int | str:
+    """0 says that what was seen before is of another table."""
+    if not isinstance(known, int) or not isinstance(came, int) or came == 0:
+        return came
+    return max(known, came)
 
 
 def _parsed(text: str | bytes) -> dict[str, Any]:
