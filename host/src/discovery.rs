@@ -26,6 +26,7 @@ mod offer;
 mod options;
 mod order;
 mod primus;
+mod removals;
 pub mod requirement;
 mod session;
 mod writer;
@@ -104,7 +105,7 @@ impl Discovery {
             failing: watch::Sender::default(),
             options: ArcSwap::from_pointee(options),
             metrics: metrics.clone(),
-            holdings: Mutex::default(),
+            holdings: Mutex::new(Holdings::new(&table.router().1.incarnation)),
             jobs,
             connections: AtomicU64::new(1),
             places,

@@ -20,6 +20,7 @@ mod keeping;
 pub mod lease;
 mod numbers;
 pub mod record;
+pub mod removal;
 mod revising;
 mod saved;
 mod shared;

@@ -20,6 +20,7 @@ use crate::{
         Revised, View, WRITE_AT_ONCE,
         adapter::Change,
         record::{ServerRecord, ServiceId, ServiceRecord, ServiceSpec},
+        removal,
         view::Service,
     },
 };
@@ -188,7 +189,8 @@ pub(super) async fn write<T>(
 ) -> Result<Revised<T>, Problem> {
     let revise = state.table.revise(|view| {
         must_be_read(view)?;
-        plan(view)
+        let (answer, changes) = plan(view)?;
+        Ok((answer, removal::meant(view, changes)))
     });
     let revised = revise.await?;
     state.routing.follows(revised.revision).await;

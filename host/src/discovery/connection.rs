@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 use super::{
     Discovery,
     bell::{Bell, News},
-    fault::{Code, Fault},
+    fault::{Cause, Code, Fault},
     frame::{self, Said},
     goodbye,
     options::Options,
@@ -101,6 +101,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
         socket,
         peer,
         number,
+        registration: number,
         asks,
         session: Session::default(),
         reaches: Vec::new(),
@@ -120,6 +121,8 @@ struct Connection<S> {
     socket: WebSocketStream<S>,
     peer: Peer,
     number: u64,
+    /// In the lease of its server; another after each end of one, so that what was said of that is not of this.
+    registration: u64,
     session: Session,
     /// Where its server leads, if it has registered one.
     reaches: Vec<ServerUri>,
@@ -373,7 +376,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         Lease::Connection(Held {
             router: router.to_owned(),
             incarnation: record.incarnation.clone(),
-            connection: self.number,
+            connection: self.registration,
             ended: None,
         })
     }
@@ -390,8 +393,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         for news in self.bell.news() {
             match news {
                 News::Drained => self.send(Message::text(frame::DRAINED)).await?,
-                News::Taken => self.deregistered("was registered over another connection").await?,
-                News::Removed => self.deregistered("was removed").await?,
+                News::Taken => {
+                    self.deregistered(Cause::Replaced, "was registered over another connection").await?
+                }
+                News::Removed => self.deregistered(Cause::Removed, "was removed").await?,
             }
         }
         let looked = self.discovery.index.look(self.session.needs());
@@ -413,14 +418,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         ended(timeout(deadline, sending).await)
     }
 
-    async fn deregistered(&mut self, how: &str) -> Result<(), Ended> {
+    async fn deregistered(&mut self, cause: Cause, how: &str) -> Result<(), Ended> {
         let Some(place) = self.session.server().cloned() else { return Ok(()) };
         self.session.deregistered();
+        self.registration = self.discovery.next_connection();
         let reason = format!(
             "server {} of service {} {how}; define it again to register it",
             place.server, place.service
         );
-        self.fault(&Fault::new(Code::Deregistered, reason)).await
+        self.fault(&Fault::new(Code::Deregistered(cause), reason)).await
     }
 
     async fn fault(&mut self, fault: &Fault) -> Result<(), Ended> {

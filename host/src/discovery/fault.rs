@@ -21,8 +21,28 @@ pub enum Code {
     Undefined,
     /// The routing table cannot be written at the moment.
     Unavailable,
-    /// Its server was removed, or registered over another connection.
-    Deregistered,
+    /// Its server is not registered any more, and not because it said so; the cause says why.
+    Deregistered(Cause),
+}
+
+/// Why a server is not registered any more although its connection is open. Both are meant, so a service does not
+/// register again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody removed it, as an operator does over the API.
+    Removed,
+    /// Another connection registered the same server.
+    Replaced,
+}
+
+impl Cause {
+    /// As it is sent.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Replaced => "replaced",
+        }
+    }
 }
 
 impl Code {
@@ -37,7 +57,15 @@ impl Code {
             Self::Configured => "configured",
             Self::Undefined => "undefined",
             Self::Unavailable => "unavailable",
-            Self::Deregistered => "deregistered",
+            Self::Deregistered(_) => "deregistered",
+        }
+    }
+
+    /// What programs are told besides.
+    pub fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Deregistered(cause) => Some(cause),
+            _ => None,
         }
     }
 }

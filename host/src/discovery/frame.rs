@@ -130,7 +130,11 @@ fn end(text: &mut String, requirement: &Requirement, revision: Revision) {
 /// Something that was said cannot be done.
 pub(super) fn error(fault: &Fault) -> String {
     let (code, reason) = (fault.code.as_str(), cut_reason(&fault.reason));
-    json!({"type": "error", "payload": {"code": code, "reason": reason}}).to_string()
+    let mut payload = json!({"code": code, "reason": reason});
+    if let Some(cause) = fault.code.cause() {
+        payload["cause"] = cause.as_str().into();
+    }
+    json!({"type": "error", "payload": payload}).to_string()
 }
 
 fn cut_reason(reason: &str) -> String {

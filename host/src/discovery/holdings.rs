@@ -1,8 +1,10 @@
 //! What the connections of this router hold in the table, and whether the table says so too.
 //!
-//! Most of it is written once and never looked at again. What is written in vain is tried again, what
-//! was lost without anybody's will (in a mass loss, or while this router was cut off and taken
-//! for dead) is written again, and what somebody else removed or took over is given up.
+//! Most of it is written once and never looked at again. What is written in vain is tried again. What went
+//! from the table while its connection is open is written again, whenever and however it went: it was taken
+//! for dead while this router was cut off, or lost with the datastore. Only two things end that: a removal
+//! record that names the lease (see [`crate::table::removal`]), as an operator's removal leaves it, and
+//! another connection that registered the same server.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,11 +16,16 @@ use super::{
     order::{Order, Wish},
     session::Place,
 };
-use crate::table::{Server, ServerRecord, ServiceId, View, lease::Lease};
+use crate::table::{
+    Server, ServerRecord, ServiceId, View,
+    lease::{Held, Lease},
+};
 
 /// Servers by service and id.
 #[derive(Default)]
 pub(super) struct Holdings {
+    /// This start of the router.
+    incarnation: String,
     held: BTreeMap<ServiceId, BTreeMap<Arc<str>, Holding>>,
     /// What the table does not say yet.
     open: BTreeSet<Place>,
@@ -31,8 +38,7 @@ struct Holding {
     record: ServerRecord,
     lease: Lease,
     wanted: Wanted,
-    /// The table has said so once.
-    written: bool,
+    known: Known,
     bell: Arc<Bell>,
 }
 
@@ -45,6 +51,17 @@ enum Wanted {
     Gone,
 }
 
+/// What the table has said of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// Nothing yet.
+    New,
+    /// It was there when the table was last looked at.
+    Written,
+    /// It was there, and went.
+    Missing,
+}
+
 /// What a view says of a holding.
 enum Found {
     /// As it is wanted.
@@ -53,13 +70,20 @@ enum Found {
     Open,
     /// It is to be written.
     Order(Wish),
-    /// It is ours no longer.
-    Lost(News),
+    /// Another connection has registered it.
+    Taken,
+    /// Somebody removed it on purpose; with what is still to be written.
+    Removed(Option<Wish>),
     /// Nothing is left to do.
     Done,
 }
 
 impl Holdings {
+    /// Of this start of the router.
+    pub(super) fn new(incarnation: &str) -> Self {
+        Self { incarnation: incarnation.to_owned(), ..Self::default() }
+    }
+
     /// A connection registers a server; a record there of the same connection keeps draining.
     pub(super) fn register(
         &mut self,
@@ -74,7 +98,7 @@ impl Holdings {
         record.draining = stored.and_then(|stored| stored.record.draining.clone());
         record.lease = Some(lease.clone());
         let wish = Wish::Put(Box::new(record.clone()));
-        let holding = Holding { connection, record, lease, wanted: Wanted::There, written: false, bell };
+        let holding = Holding { connection, record, lease, wanted: Wanted::There, known: Known::New, bell };
         let servers = self.held.entry(place.service.clone()).or_default();
         match servers.insert(Arc::clone(&place.server), holding) {
             Some(before) if before.connection != connection && before.wanted == Wanted::There => {
@@ -135,46 +159,59 @@ impl Holdings {
         self.count
     }
 
-    /// Compares what is held of these services with a view. While this router is `estranged`, the
-    /// others may have removed what they took for lost.
+    /// Whether an open connection to this router holds this lease.
+    pub(super) fn vouches(&self, place: &Place, lease: &Lease) -> bool {
+        let holding = self.held.get(&place.service).and_then(|servers| servers.get(&place.server));
+        holding.is_some_and(|holding| holding.wanted == Wanted::There && holding.lease.is_of(lease))
+    }
+
+    /// Compares what is held of these services with a view. What the view holds for this router and no
+    /// connection does (it was written after all, when that was given up) is removed.
     pub(super) fn compare<'a>(
         &mut self,
         view: &View,
         services: impl Iterator<Item = &'a ServiceId>,
-        estranged: bool,
     ) -> Vec<Order> {
-        let mut places = Vec::new();
+        let (mut places, mut orders) = (Vec::new(), Vec::new());
         for service in services {
-            let servers = self.held.get(service).into_iter().flat_map(BTreeMap::keys);
-            places
-                .extend(servers.map(|server| Place { service: service.clone(), server: Arc::clone(server) }));
+            let place = |server: &Arc<str>| Place { service: service.clone(), server: Arc::clone(server) };
+            let held = self.held.get(service);
+            places.extend(held.into_iter().flat_map(BTreeMap::keys).map(place));
+            let stored = view.stored(service).map_or(&[][..], |stored| &stored.servers);
+            let unheld =
+                stored.iter().filter(|server| held.is_none_or(|held| !held.contains_key(&server.id)));
+            orders.extend(unheld.filter_map(|server| {
+                let lease = server.record.lease.as_ref()?;
+                let left = lease.is_with(&self.incarnation) && !lease.has_ended();
+                left.then(|| Order { place: place(&server.id), wish: Wish::Remove(lease.clone()) })
+            }));
         }
-        places.into_iter().filter_map(|place| self.settle(view, place, estranged, false)).collect()
+        orders.extend(places.into_iter().filter_map(|place| self.settle(view, place, false)));
+        orders
     }
 
     /// What is still to be written.
-    pub(super) fn again(&mut self, view: &View, estranged: bool) -> Vec<Order> {
+    pub(super) fn again(&mut self, view: &View) -> Vec<Order> {
         let open: Vec<Place> = self.open.iter().cloned().collect();
-        open.into_iter().filter_map(|place| self.settle(view, place, estranged, true)).collect()
+        open.into_iter().filter_map(|place| self.settle(view, place, true)).collect()
     }
 
-    fn settle(&mut self, view: &View, place: Place, estranged: bool, again: bool) -> Option<Order> {
-        let Some(holding) = self.holding(&place) else {
-            self.open.remove(&place);
-            return None;
-        };
-        match holding.find(stored(view, &place), estranged, again) {
-            Found::Settled => drop(self.open.remove(&place)),
-            Found::Open => drop(self.open.insert(place)),
-            Found::Order(wish) => {
+    fn settle(&mut self, view: &View, place: Place, again: bool) -> Option<Order> {
+        let incarnation = std::mem::take(&mut self.incarnation);
+        let found = self.holding(&place).map(|holding| {
+            let removed = view.removed().get(&format!("{}/{}", place.service, place.server));
+            holding.find(stored(view, &place), removed, &incarnation, again)
+        });
+        self.incarnation = incarnation;
+        match found {
+            Some(Found::Settled) => drop(self.open.remove(&place)),
+            Some(Found::Open) => drop(self.open.insert(place)),
+            Some(Found::Order(wish) | Found::Removed(Some(wish))) => {
                 self.open.insert(place.clone());
                 return Some(Order { place, wish });
             }
-            Found::Lost(news) => {
-                holding.bell.tell(news);
-                self.forget(&place);
-            }
-            Found::Done => self.forget(&place),
+            Some(Found::Taken | Found::Removed(None) | Found::Done) => self.forget(&place),
+            None => drop(self.open.remove(&place)),
         }
         None
     }
@@ -194,35 +231,66 @@ impl Holdings {
 }
 
 impl Holding {
-    fn find(&mut self, stored: Option<&Arc<Server>>, estranged: bool, again: bool) -> Found {
+    fn find(
+        &mut self,
+        stored: Option<&Arc<Server>>,
+        removed: Option<&Held>,
+        incarnation: &str,
+        again: bool,
+    ) -> Found {
         let ours = stored.filter(|stored| is_of(stored, &self.lease));
-        match (self.wanted, ours) {
-            (Wanted::There, Some(ours)) => {
-                self.written = true;
-                // A loss that nobody meant.
-                if ours.held { Found::Order(self.put(ours)) } else { Found::Settled }
+        match self.wanted {
+            Wanted::There if removed.is_some_and(|held| self.lease.is_held_as(held)) => {
+                self.bell.tell(News::Removed);
+                self.wanted = Wanted::Gone;
+                Found::Removed(ours.and_then(|ours| ours.record.lease.clone()).map(Wish::Remove))
             }
-            (Wanted::There, None) if !self.written && again => {
-                Found::Order(Wish::Put(Box::new(self.record.clone())))
-            }
-            (Wanted::There, None) if !self.written => Found::Open,
-            (Wanted::There, None) if stored.is_some() => Found::Lost(News::Taken),
-            (Wanted::There, None) if estranged => {
-                self.written = false;
-                Found::Open
-            }
-            (Wanted::There, None) => Found::Lost(News::Removed),
-            (Wanted::Ended(at), Some(ours)) => match &ours.record.lease {
-                Some(lease) if !lease.has_ended() => Found::Order(Wish::End(lease.clone(), at)),
-                _ => Found::Done,
+            Wanted::There => match ours {
+                Some(ours) => {
+                    self.known = Known::Written;
+                    // A loss that nobody meant.
+                    if ours.held { Found::Order(self.put(ours)) } else { Found::Settled }
+                }
+                None => self.missing(stored, incarnation, again),
             },
-            (Wanted::Gone, Some(ours)) => match &ours.record.lease {
-                Some(lease) => Found::Order(Wish::Remove(lease.clone())),
+            Wanted::Ended(_) | Wanted::Gone => match ours.map(|ours| &ours.record.lease) {
+                Some(Some(lease)) => self.leaving(lease),
+                Some(None) => Found::Done,
+                // Its registration may still be on its way.
+                None if self.known == Known::New && !again => Found::Open,
                 None => Found::Done,
             },
-            // Its registration may still be on its way.
-            (Wanted::Ended(_) | Wanted::Gone, None) if !self.written && !again => Found::Open,
-            (Wanted::Ended(_) | Wanted::Gone, None) => Found::Done,
+        }
+    }
+
+    /// It is wanted, and something else is there or nothing.
+    fn missing(&mut self, stored: Option<&Arc<Server>>, incarnation: &str, again: bool) -> Found {
+        let lease = stored.and_then(|stored| stored.record.lease.as_ref());
+        match self.known {
+            Known::New if again => Found::Order(Wish::Put(Box::new(self.record.clone()))),
+            Known::New => Found::Open,
+            // What an earlier connection to this router wrote came late.
+            _ if lease.is_some_and(|lease| lease.is_with(incarnation)) => {
+                Found::Order(Wish::Put(Box::new(self.record.clone())))
+            }
+            _ if stored.is_some() => {
+                self.bell.tell(News::Taken);
+                Found::Taken
+            }
+            Known::Missing if !again => Found::Open,
+            _ => {
+                self.known = Known::Missing;
+                Found::Order(Wish::Restore(Box::new(self.record.clone())))
+            }
+        }
+    }
+
+    /// It is there and not wanted, with this lease.
+    fn leaving(&self, lease: &Lease) -> Found {
+        match self.wanted {
+            Wanted::Ended(_) if lease.has_ended() => Found::Done,
+            Wanted::Ended(at) => Found::Order(Wish::End(lease.clone(), at)),
+            _ => Found::Order(Wish::Remove(lease.clone())),
         }
     }
 

@@ -5,7 +5,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Discovery, Failing, doubts::Doubts, doubts::Patience, order::Order};
+use super::{
+    Discovery, Failing,
+    doubts::{Doubts, Patience},
+    order::{Order, Wish},
+    removals::Removals,
+};
 use crate::table::{ServiceId, Status, View};
 
 /// What was written in vain is tried again after this.
@@ -35,10 +40,9 @@ struct Keeper<'a> {
     discovery: &'a Discovery,
     view: Arc<View>,
     doubts: Doubts,
+    removals: Removals,
     /// When what is not there is taken to be gone.
     settles: Option<Instant>,
-    /// The table says nothing of this router, or of an earlier start of it.
-    estranged: bool,
     /// When holdings are looked at again.
     again: Instant,
     began: bool,
@@ -51,8 +55,8 @@ impl<'a> Keeper<'a> {
             discovery,
             view: Arc::clone(first),
             doubts: Doubts::default(),
+            removals: Removals::default(),
             settles: Some(now + discovery.options().grace),
-            estranged: true,
             again: now + AGAIN,
             began: false,
         }
@@ -66,6 +70,7 @@ impl<'a> Keeper<'a> {
         }
         // The configuration may hide a service of which the table says something new.
         changed.extend(self.view.stored_since(&before).map(|changed| changed.id.clone()));
+        changed.extend(removed(&before, &self.view));
         let now = Instant::now();
         if self.settles.is_some_and(|at| at <= now) {
             self.settles = None;
@@ -78,6 +83,7 @@ impl<'a> Keeper<'a> {
         self.doubts.look(&self.view, changed.iter(), patience, now);
         if *self.discovery.table.status().borrow() == Status::Current {
             orders.extend(self.expired(now));
+            orders.extend(self.removals.due(now));
         }
         for order in orders {
             self.discovery.order(order).await;
@@ -90,25 +96,36 @@ impl<'a> Keeper<'a> {
     }
 
     fn holdings(&mut self, changed: &BTreeSet<ServiceId>, now: Instant) -> Vec<Order> {
-        let (router, record) = self.discovery.table.router();
-        let known = self.view.routers().get(router);
-        let known = known.is_some_and(|known| known.incarnation == record.incarnation);
         let mut holdings = self.discovery.holdings.lock();
-        let estranged = self.estranged || !known;
-        let mut orders = holdings.compare(&self.view, changed.iter(), estranged);
-        let returned = std::mem::replace(&mut self.estranged, !known) && known;
-        if returned || (self.again <= now && holdings.has_open()) {
-            orders.extend(holdings.again(&self.view, self.estranged));
-        }
+        let mut orders = holdings.compare(&self.view, changed.iter());
         if self.again <= now {
+            if holdings.has_open() {
+                orders.extend(holdings.again(&self.view));
+            }
             self.again = now + AGAIN;
         }
         self.discovery.metrics.servers.set(i64::try_from(holdings.len()).unwrap_or(i64::MAX));
+        drop(holdings);
+        self.removals.look(&self.view, &self.discovery.table.router().1.incarnation, now);
+        let restored = orders.iter().filter(|order| matches!(order.wish, Wish::Restore(_))).count();
+        if restored > 0 {
+            tracing::warn!(
+                servers = restored,
+                "connected servers went from the routing table and nobody removed them: written again"
+            );
+        }
         orders
     }
 
+    /// What nobody vouches for any more. This router vouches for what is connected to it, whatever the table says
+    /// of this router.
     fn expired(&mut self, now: Instant) -> Vec<Order> {
-        let orders = self.doubts.due(now);
+        let mut orders = self.doubts.due(now);
+        let holdings = self.discovery.holdings.lock();
+        orders.retain(
+            |order| !matches!(&order.wish, Wish::Expire(lease) if holdings.vouches(&order.place, lease)),
+        );
+        drop(holdings);
         for order in &orders {
             let Order { place, wish } = order;
             let (service, server) = (&place.service, &place.server);
@@ -129,8 +146,19 @@ impl<'a> Keeper<'a> {
 
     fn next(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3600);
-        let doubts = self.doubts.next().unwrap_or(far);
         let again = if self.discovery.holdings.lock().has_open() { self.again } else { far };
-        doubts.min(again).min(self.settles.unwrap_or(far))
+        let next = again.min(self.settles.unwrap_or(far));
+        // While the table is away nothing of this is carried out; its return is a notice of its own.
+        if *self.discovery.table.status().borrow() != Status::Current {
+            return next;
+        }
+        let due = [self.doubts.next(), self.removals.next()].into_iter().flatten();
+        due.fold(next, Instant::min)
     }
+}
+
+/// The services of which somebody removed a server since an earlier view.
+fn removed<'a>(before: &'a View, now: &'a View) -> impl Iterator<Item = ServiceId> + 'a {
+    let new = now.removed().iter().filter(|(key, held)| before.removed().get(*key) != Some(*held));
+    new.filter_map(|(key, _)| key.split_once('/')?.0.parse().ok())
 }

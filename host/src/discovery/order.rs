@@ -4,6 +4,7 @@ use crate::table::{
     Server, ServerRecord, View,
     adapter::Change,
     lease::{Draining, Held, Lease},
+    removal,
 };
 
 use super::session::Place;
@@ -20,6 +21,10 @@ pub(super) struct Order {
 pub(super) enum Wish {
     /// It is there, exactly so.
     Put(Box<ServerRecord>),
+    /// It is there again, if nothing else is and nobody meant it to go.
+    Restore(Box<ServerRecord>),
+    /// What says that this lease was removed on purpose has been heard.
+    Forget(Held),
     /// Its connection has ended, if this is still its lease.
     End(Lease, u64),
     /// It is gone, if this is still its lease.
@@ -43,7 +48,7 @@ impl Order {
     /// About how many bytes it writes.
     pub(super) fn size(&self) -> usize {
         match &self.wish {
-            Wish::Put(record) => {
+            Wish::Put(record) | Wish::Restore(record) => {
                 256 + record.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
             }
             _ => 1024,
@@ -57,6 +62,14 @@ impl Order {
             let same = stored.is_some_and(|stored| stored.record == **record && !stored.held);
             return (!same).then(|| self.put(record));
         }
+        if let Wish::Restore(record) = &self.wish {
+            let free = stored.is_none() && !self.is_removed(view, record.lease.as_ref());
+            return free.then(|| self.put(record));
+        }
+        if let Wish::Forget(held) = &self.wish {
+            let known = view.removed().get(&self.key()) == Some(held);
+            return known.then(|| removal::forgotten(&self.place.service, &self.place.server));
+        }
         let stored = stored?;
         match &self.wish {
             Wish::Remove(lease) => {
@@ -69,13 +82,21 @@ impl Order {
         }
     }
 
+    /// Whether somebody removed this lease on purpose.
+    fn is_removed(&self, view: &View, lease: Option<&Lease>) -> bool {
+        view.removed().get(&self.key()).is_some_and(|held| lease.is_some_and(|lease| lease.is_held_as(held)))
+    }
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.place.service, self.place.server)
+    }
+
     fn put(&self, record: &ServerRecord) -> Change {
         self.write(Some(serde_json::to_string(record).expect("records have text keys only")))
     }
 
     fn write(&self, value: Option<String>) -> Change {
-        let key = format!("{}/{}", self.place.service, self.place.server);
-        Change { kind: "server".to_owned(), key, value, ephemeral: false }
+        Change { kind: "server".to_owned(), key: self.key(), value, ephemeral: false }
     }
 }
 
@@ -83,7 +104,8 @@ impl Wish {
     /// For the log.
     pub(super) fn word(&self) -> &'static str {
         match self {
-            Self::Put(_) => "put",
+            Self::Put(_) | Self::Restore(_) => "put",
+            Self::Forget(_) => "forget",
             Self::End(..) => "suspect",
             Self::Remove(_) | Self::Expire(_) => "remove",
             Self::Drain(..) => "drain",
@@ -127,7 +149,7 @@ fn wished(wish: &Wish, stored: &Server) -> Option<ServerRecord> {
             Some(Lease::Ttl(renewed)) => renewed.renewed = (*at).max(renewed.renewed + 1),
             _ => return None,
         },
-        Wish::Put(_) | Wish::Remove(_) | Wish::Expire(_) => return None,
+        Wish::Put(_) | Wish::Restore(_) | Wish::Forget(_) | Wish::Remove(_) | Wish::Expire(_) => return None,
     }
     Some(record)
 }

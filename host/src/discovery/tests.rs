@@ -165,8 +165,9 @@ async fn what_a_dead_router_held_is_removed_once_by_those_who_live() {
         assert_eq!(router.servers("chat"), "[h:1] [h:2] [h:3]");
     }
     // One of them comes back, at another router.
-    let record =
-        json!({ "uri": "http://h:2", "lease": { "router": "two", "incarnation": "two-1", "connection": 9 } });
+    far.change(&[put("router", "three", r#"{"uri":"","incarnation":"three-1"}"#)]);
+    let record = json!({ "uri": "http://h:2",
+        "lease": { "router": "three", "incarnation": "three-1", "connection": 9 } });
     far.change(&[put("server", "chat/h:2", &record.to_string())]);
     pass(GRACE + 2 * MOMENT).await;
     for router in [&one, &two] {
@@ -181,18 +182,140 @@ async fn what_a_dead_router_held_is_removed_once_by_those_who_live() {
     assert_eq!(deleted, ["chat/h:1", "chat/h:3"]);
 }
 
+/// How a router comes to know of what happened while others took it for dead.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Seen {
+    /// It is not cut off at all, and sees each change by itself.
+    OneByOne,
+    /// All of it when it is back.
+    Together,
+    /// When it is back nobody remembers what happened, only what there is.
+    Anew,
+}
+
+/// In whatever order its own record goes and comes back and others remove what it held: whoever is connected
+/// is there, and hears nothing of it.
 #[tokio::test(start_paused = true)]
-async fn a_router_that_was_taken_for_dead_writes_again_what_it_holds() {
+async fn whatever_order_it_learns_of_its_death_in_it_writes_again_what_it_holds() {
+    const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for order in ORDERS {
+        for seen in [Seen::OneByOne, Seen::Together, Seen::Anew] {
+            // Of four connected servers one goes, or all, which is a mass loss; with a mark nobody doubts it.
+            for (gone, marked) in [(1, false), (4, false), (4, true)] {
+                taken_for_dead(order, seen, gone, marked).await;
+            }
+        }
+    }
+}
+
+async fn taken_for_dead(order: [usize; 3], seen: Seen, gone: usize, marked: bool) {
+    let what = format!("{order:?}, {seen:?}, {gone} gone, marked: {marked}");
     let far = TestTable::new();
     let router = Router::start(&far, "one").await;
+    let mut chats = Vec::new();
+    for port in 1..=4 {
+        chats.push(router.connect(json!({ "name": "chat", "port": port })).await);
+    }
+    let keys: Vec<String> = (1..=gone).map(|port| format!("chat/10.0.0.9:{port}")).collect();
+    let mut deletions: Vec<_> = keys.iter().map(|key| delete("server", key)).collect();
+    let named: Vec<_> = keys.iter().map(|key| format!("server/{key}")).collect();
+    let mark = json!({ "at": 1, "deleted": named }).to_string();
+    deletions.extend(marked.then(|| put("explicit", "two", &mark)));
+    let back = put("router", "one", r#"{"uri":"","incarnation":"one-1"}"#);
+    let happens = [vec![delete("router", "one")], deletions, vec![back]];
+    far.down.store(seen != Seen::OneByOne, std::sync::atomic::Ordering::SeqCst);
+    pass(MOMENT).await;
+    for event in order {
+        far.change(&happens[event]);
+        if seen == Seen::OneByOne {
+            pass(MOMENT / 3).await;
+        }
+    }
+    if seen == Seen::Anew {
+        far.compact();
+    }
+    far.down.store(false, std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..6 {
+        for chat in &mut chats {
+            let heard = chat.stays(GRACE / 20).await;
+            assert_eq!(heard, [""; 0], "{what}");
+        }
+    }
+    let all = "10.0.0.9:1 10.0.0.9:2 10.0.0.9:3 10.0.0.9:4";
+    assert_eq!(
+        (router.servers("chat").as_str(), router.discovery.table.view().routers().len()),
+        (all, 1),
+        "{what}"
+    );
+    assert!(keys.iter().all(|key| far.has("server", key)), "{what}");
+}
+
+/// What somebody removes stays removed, and the connection is told, in whatever way its router learns of it.
+#[tokio::test(start_paused = true)]
+async fn what_somebody_removes_stays_removed() {
+    for seen in [Seen::OneByOne, Seen::Together, Seen::Anew] {
+        for mentioned in ["both", "deletion first", "record alone"] {
+            let far = TestTable::new();
+            let router = Router::start(&far, "one").await;
+            let mut chat = router.connect(json!({ "name": "chat", "port": 1 })).await;
+            let view = router.view();
+            let removal = crate::table::removal::meant(&view, vec![delete("server", "chat/10.0.0.9:1")]);
+            assert_eq!(removal.len(), 2);
+            far.down.store(seen != Seen::OneByOne, std::sync::atomic::Ordering::SeqCst);
+            pass(MOMENT).await;
+            match mentioned {
+                "both" => drop(far.change(&removal)),
+                "deletion first" => drop(far.change(&[removal[1].clone(), removal[0].clone()])),
+                _ => drop(far.change(&removal[..1])),
+            }
+            if seen == Seen::Anew {
+                far.change(&[delete("router", "one")]);
+                far.compact();
+            }
+            far.down.store(false, std::sync::atomic::Ordering::SeqCst);
+            let heard = chat.stays(GRACE).await;
+            assert_eq!(heard, ["error"], "{seen:?}, {mentioned}");
+            assert_eq!(router.servers("chat"), "", "{seen:?}, {mentioned}");
+            assert!(
+                !far.has("removed", "chat/10.0.0.9:1"),
+                "{seen:?}, {mentioned}: it has served its purpose"
+            );
+            // Until it says again who it is.
+            chat.say(json!({ "name": "chat", "port": 1 })).await;
+            assert_eq!(chat.stays(GRACE).await, [""; 0]);
+            assert_eq!(router.servers("chat"), "10.0.0.9:1", "{seen:?}, {mentioned}");
+        }
+    }
+}
+
+/// A removal that was meant for a router that is gone is remembered for an hour, and no longer.
+#[tokio::test(start_paused = true)]
+async fn a_removal_record_of_a_router_that_does_not_come_back_goes() {
+    let far = TestTable::new();
+    let _router = Router::start(&far, "one").await;
+    far.change(&[put("removed", "chat/a", r#"{"router":"dead","incarnation":"dead-1","connection":1}"#)]);
+    pass(Duration::from_secs(3000)).await;
+    assert!(far.has("removed", "chat/a"));
+    pass(Duration::from_secs(700)).await;
+    assert!(!far.has("removed", "chat/a"));
+}
+
+/// A write that was given up and was carried out all the same leaves nothing behind.
+#[tokio::test(start_paused = true)]
+async fn what_no_connection_holds_does_not_stay() {
+    let far = TestTable::new();
+    let router = Router::start(&far, "one").await;
+    let late = json!({ "uri": "http://h:2", "lease": { "router": "one", "incarnation": "one-1", "connection": 77 } });
+    far.change(&[put("server", "chat/h:2", &late.to_string())]);
+    pass(2 * MOMENT).await;
+    assert_eq!(router.servers("chat"), "");
+    // Nor does it take the place of a later connection.
     let mut chat = router.connect(json!({ "name": "chat", "port": 1 })).await;
-    far.change(&[delete("router", "one"), delete("server", "chat/10.0.0.9:1")]);
-    let heard = chat.stays(Duration::from_secs(2)).await;
-    assert_eq!((router.servers("chat").as_str(), heard), ("10.0.0.9:1", vec![]));
-    // What somebody removes while all is well stays removed.
-    far.change(&[delete("server", "chat/10.0.0.9:1")]);
-    let heard = chat.stays(Duration::from_secs(2)).await;
-    assert_eq!((router.servers("chat").as_str(), heard), ("", vec!["error".to_owned()]));
+    far.change(&[put("server", "chat/10.0.0.9:1", &late.to_string())]);
+    assert_eq!(chat.stays(2 * GRACE).await, [""; 0]);
+    let view = router.view();
+    let server = view.service(&"chat".parse().unwrap()).unwrap().server("10.0.0.9:1").unwrap().clone();
+    assert_eq!(server.record.uri.as_str(), "http://10.0.0.9:1");
 }
 
 #[tokio::test(start_paused = true)]

@@ -47,13 +47,22 @@ impl Lease {
     /// Whether both are of the same connection, ended or not; leases by heartbeat are all alike.
     pub fn is_of(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Connection(one), Self::Connection(other)) => {
-                (&one.router, &one.incarnation, one.connection)
-                    == (&other.router, &other.incarnation, other.connection)
-            }
+            (Self::Connection(_), Self::Connection(other)) => self.is_held_as(other),
             (Self::Ttl(_), Self::Ttl(_)) => true,
             _ => false,
         }
+    }
+
+    /// Whether it is this connection, ended or not. A router's id may change while it runs; its incarnation is
+    /// its alone.
+    pub fn is_held_as(&self, other: &Held) -> bool {
+        matches!(self, Self::Connection(held)
+            if (&held.incarnation, held.connection) == (&other.incarnation, other.connection))
+    }
+
+    /// Whether it is a connection to this start of a router.
+    pub fn is_with(&self, incarnation: &str) -> bool {
+        matches!(self, Self::Connection(held) if held.incarnation == incarnation)
     }
 
     /// Whether its connection has ended.

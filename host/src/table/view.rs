@@ -14,6 +14,7 @@ use super::{
     Numbers,
     adapter::{Change, Entry, Revision},
     catalog::Catalog,
+    lease::Held,
     record::{
         Lease, ReleaseRecord, RouterRecord, ServerRecord, ServerUri, ServiceId, ServiceRecord, ServiceSpec,
     },
@@ -43,6 +44,8 @@ pub struct View {
     names: Catalog<Arc<str>, Named>,
     releases: Arc<BTreeMap<Arc<str>, ReleaseRecord>>,
     routers: Arc<BTreeMap<Arc<str>, RouterRecord>>,
+    /// Leases that somebody ended on purpose, by `SERVICE/SERVER`.
+    removed: Arc<BTreeMap<String, Held>>,
     problems: Arc<BTreeMap<String, InvalidEntry>>,
     overlay: Arc<Overlay>,
     counts: Counts,
@@ -250,6 +253,12 @@ impl View {
     /// Every router by id.
     pub fn routers(&self) -> &BTreeMap<Arc<str>, RouterRecord> {
         &self.routers
+    }
+
+    /// The lease of a server that somebody removed on purpose, by `SERVICE/SERVER`; see
+    /// [`removal`](super::removal).
+    pub fn removed(&self) -> &BTreeMap<String, Held> {
+        &self.removed
     }
 
     /// What the table holds and this version cannot read, by `KIND KEY`. What was known before

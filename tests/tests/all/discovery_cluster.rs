@@ -1,11 +1,17 @@
 //! Services that are connected to several routers on the same etcd.
 
 use futures_util::future::join_all;
-use message_flow_tests::{Etcd, Gateway, Service, Upstream, eventually};
+use std::time::Duration;
+
+use message_flow_tests::{Etcd, Gateway, Relay, Service, Upstream, eventually, eventually_within};
 use serde_json::{Value, json};
 
 async fn router(etcd: &Etcd) -> Gateway {
-    let endpoint = etcd.endpoint();
+    router_at(&etcd.endpoint()).await
+}
+
+/// That reaches etcd there.
+async fn router_at(endpoint: &str) -> Gateway {
     let config = format!(
         "[table]\nadapter = \"etcd\"\n[plugin.etcd]\nconfig = {{ endpoints = \"{endpoint}\", prefix = \"/test\" }}\n\
          [discovery]\ngrace = \"3s\"\nping = \"1m\"\ndeadline = \"2m\"\n"
@@ -153,4 +159,81 @@ async fn a_router_killed_under_a_thousand_services_is_no_loss_to_any() {
         stays.metric("message_flow_discovery_losses_total").await < 0.5,
         "something was falsely reported lost"
     );
+}
+
+/// The routers that one shows.
+async fn routers(gateway: &Gateway) -> usize {
+    let shown = gateway.ask("GET", "/v1/routers").send().await.expect(200).json();
+    shown.as_array().map_or(0, Vec::len)
+}
+
+async fn servers(gateway: &Gateway, service: &str) -> usize {
+    let shown = gateway.ask("GET", format!("/v1/services/{service}")).send().await;
+    if shown.status == 404 { 0 } else { shown.json()["servers"].as_array().map_or(0, Vec::len) }
+}
+
+/// Longer than its lease and the grace: the other router takes it for dead and removes what it held.
+#[tokio::test]
+async fn a_router_that_was_cut_off_loses_none_of_its_connected_services() {
+    const SERVICES: usize = 60;
+    let etcd = Etcd::start().await;
+    let relay = Relay::to(etcd.endpoint().replace("http://", "")).await;
+    let (cut, stays) = (router_at(&relay.uri()).await, router(&etcd).await);
+    let define = |at: usize| json!({ "name": "chat", "port": at + 1 });
+    let mut services = join_all((0..SERVICES).map(|at| Service::connect(cut.api(), define(at)))).await;
+    for service in &mut services {
+        service.settled().await;
+    }
+    eventually(|| async {
+        let there = servers(&stays, "chat").await;
+        if there == SERVICES { Ok(()) } else { Err(there) }
+    })
+    .await;
+
+    relay.cut();
+    // Its record goes with its lease, and what it held with the grace; both take their time.
+    eventually_within(Duration::from_secs(60), || async {
+        let there = servers(&stays, "chat").await;
+        if there == 0 { Ok(()) } else { Err(format!("{there} were not taken for dead")) }
+    })
+    .await;
+    relay.mend();
+    for gateway in [&stays, &cut] {
+        eventually(|| async {
+            let there = (servers(gateway, "chat").await, routers(gateway).await);
+            if there == (SERVICES, 2) { Ok(()) } else { Err(there) }
+        })
+        .await;
+    }
+    eventually(|| async {
+        let suspects = stays.metric("message_flow_view_suspects ").await;
+        if suspects < 0.5 { Ok(()) } else { Err(format!("{suspects} suspects")) }
+    })
+    .await;
+    join_all(services.iter_mut().map(Service::hears_nothing)).await;
+    // What is meant is not undone: removed over the API of either router it stays removed.
+    let id = |at: usize| format!("/v1/services/chat/servers/127.0.0.1:{}", at + 1);
+    for (gateway, at) in [(&stays, 0), (&cut, 1)] {
+        gateway.ask("DELETE", id(at)).send().await.expect(204);
+        services[at].refused("deregistered").await;
+    }
+    for gateway in [&stays, &cut] {
+        eventually(|| async {
+            let there = servers(gateway, "chat").await;
+            if there == SERVICES - 2 { Ok(()) } else { Err(there) }
+        })
+        .await;
+    }
+    eventually(|| async {
+        let left = etcd.must(&["get", "--prefix", "--keys-only", "/test/others/removed/"]).await;
+        if left.trim().is_empty() { Ok(()) } else { Err(left) }
+    })
+    .await;
+    services[0].say(define(0)).await;
+    services[0].settled().await;
+    eventually(|| async {
+        let there = servers(&stays, "chat").await;
+        if there == SERVICES - 1 { Ok(()) } else { Err(there) }
+    })
+    .await;
 }

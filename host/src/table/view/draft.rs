@@ -89,6 +89,10 @@ impl<'a> Draft<'a> {
                 self.released.insert(name.into());
             }
             Key::Router(id) => self.put_router(id, read(kind, key, value)?),
+            Key::Removed => {
+                let held = read(kind, key, value)?;
+                Arc::make_mut(&mut self.view.removed).insert(key.to_owned(), held);
+            }
         }
         Ok(())
     }
@@ -144,6 +148,7 @@ impl<'a> Draft<'a> {
             Some(Ok(Key::Router(id))) => {
                 self.routers |= Arc::make_mut(&mut self.view.routers).remove(id).is_some();
             }
+            Some(Ok(Key::Removed)) => drop(Arc::make_mut(&mut self.view.removed).remove(key)),
             Some(Err(_)) | None => {}
         }
     }

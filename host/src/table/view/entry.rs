@@ -5,7 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 use super::{ReleaseRecord, RouterRecord, Server, ServerRecord, Service, ServiceId, ServiceRecord, View};
 use crate::table::{
     adapter::{Change, Entry, STRAY},
-    time,
+    lease::Held,
+    removal, time,
 };
 
 /// Why an entry of the table cannot be used.
@@ -27,6 +28,8 @@ pub(super) enum Key<'a> {
     Server(ServiceId, &'a str),
     Release(&'a str),
     Router(&'a str),
+    /// A server that somebody removed from under its connection.
+    Removed,
 }
 
 impl<'a> Key<'a> {
@@ -34,22 +37,23 @@ impl<'a> Key<'a> {
     pub(super) fn parse(kind: &str, key: &'a str) -> Option<Result<Self, InvalidEntry>> {
         let parsed = match kind {
             "service" => key.parse().map(Self::Service).map_err(|error| error.to_string()),
-            "server" => server_key(key),
+            "server" => server_key(key).map(|(service, server)| Self::Server(service, server)),
             "release" => release_key(key),
             "router" => Ok(Self::Router(key)),
+            removal::KIND => server_key(key).map(|_| Self::Removed),
             _ => return None,
         };
         Some(parsed.map_err(|reason| invalid(kind, key, reason)))
     }
 }
 
-fn server_key(key: &str) -> Result<Key<'_>, String> {
+fn server_key(key: &str) -> Result<(ServiceId, &str), String> {
     let (service, server) = key.split_once('/').ok_or("its key is not SERVICE/SERVER")?;
     let service = service.parse::<ServiceId>().map_err(|error| error.to_string())?;
     if server.is_empty() {
         return Err("its key is not SERVICE/SERVER".to_owned());
     }
-    Ok(Key::Server(service, server))
+    Ok((service, server))
 }
 
 fn release_key(key: &str) -> Result<Key<'_>, String> {
@@ -106,7 +110,8 @@ pub(super) fn difference(view: &View, entries: &[Entry]) -> Vec<Change> {
     let there: HashSet<_> = entries.iter().map(|entry| (entry.kind.as_str(), entry.key.as_str())).collect();
     let routers = view.routers.keys().map(|id| ("router", id.to_string()));
     let known = self::entries(view).into_iter().map(|known| (kind_of(&known), known.key)).chain(routers);
-    let known = known.map(|(kind, key)| (kind.to_owned(), key));
+    let removed = view.removed.keys().map(|key| (removal::KIND, key.clone()));
+    let known = known.chain(removed).map(|(kind, key)| (kind.to_owned(), key));
     let problems = view.problems.values().map(|problem| (problem.kind.clone(), problem.key.clone()));
     let gone = known.chain(problems).filter(|(kind, key)| !there.contains(&(kind.as_str(), key.as_str())));
     let gone = gone.map(|(kind, key)| Change { kind, key, value: None, ephemeral: false });
@@ -153,6 +158,10 @@ fn holds(view: &View, entry: &Entry) -> bool {
         Some(Ok(Key::Router(id))) => {
             let known = view.routers.get(id);
             known.is_some_and(|known| read::<RouterRecord>(kind, key, value).as_ref() == Ok(known))
+        }
+        Some(Ok(Key::Removed)) => {
+            let known = view.removed.get(key);
+            known.is_some_and(|known| read::<Held>(kind, key, value).as_ref() == Ok(known))
         }
         Some(Err(_)) => false,
         None if kind == STRAY => view.problems.contains_key(&format!("{kind} {key}")),
