@@ -27,6 +27,8 @@ pub enum Name {
     TableFull,
     /// What should last is not kept: the data directory was deleted, or its disk takes nothing.
     Data,
+    /// Two running routers came with one id.
+    RouterId,
     /// A task that should run for as long as the process ended.
     Tasks,
     /// Lines of the log were lost.
@@ -35,12 +37,13 @@ pub enum Name {
 
 impl Name {
     /// Every name.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Configuration,
         Self::TableStale,
         Self::TableRecords,
         Self::TableFull,
         Self::Data,
+        Self::RouterId,
         Self::Tasks,
         Self::Log,
     ];
@@ -53,6 +56,7 @@ impl Name {
             Self::TableRecords => "table-records",
             Self::TableFull => "table-full",
             Self::Data => "data",
+            Self::RouterId => "router-id",
             Self::Tasks => "tasks",
             Self::Log => "log",
         }

@@ -25,6 +25,7 @@ mod metrics;
 mod offer;
 mod options;
 mod order;
+mod peer;
 mod primus;
 mod removals;
 pub mod requirement;
@@ -62,11 +63,11 @@ use order::{Order, Wish};
 use session::Place;
 use writer::Job;
 
-pub use connection::Peer;
 pub use drains::{Progress, Traffic};
 pub use memory::Memory;
 pub use metrics::Metrics;
 pub use options::Options;
+pub use peer::Peer;
 pub use primus::Dialect;
 
 /// The servers that fail their active checks at this router, by service: ids of the server list, and

@@ -108,10 +108,11 @@ impl Gateway {
         }
         plugins.prepare_scripts();
         let router = config.router.id.clone().map_or_else(|| data.router_id(), Ok)?;
-        let options = mapping::table_options(&config, &router, api_address, &supervisor);
+        let options = mapping::table_options(&config, (&router, &data), api_address, &supervisor);
         let adapter = TablePlugin::new(Arc::clone(&plugins), &config.table.adapter);
         let table = Table::start(Arc::new(adapter), options).await;
         table.stats().register(&registry)?;
+        let router = table.claim().await.map_err(anyhow::Error::msg)?.to_string();
         let options = mapping::discovery_options(&config.discovery);
         let options = discovery::Options { connections: shares.services, ..options };
         let metrics = discovery::Metrics::new(&registry)?;

@@ -16,6 +16,8 @@ pub mod hash;
 pub mod history;
 mod hold;
 mod jitter;
+pub mod horizon;
+pub mod identity;
 mod keeping;
 pub mod lease;
 mod numbers;
@@ -54,6 +56,7 @@ use crate::{condition::Name, durable::whole::Unreadable, supervise::Supervisor};
 
 use adapter::{Change, ClientRecord, Entry, Revision};
 use following::Next;
+use identity::{Claim, Identity};
 use keeping::Keeping;
 use record::RouterRecord;
 use saved::Saved;
@@ -74,8 +77,13 @@ pub use view::{Named, Overlay, Release, Server, Service, View};
 /// What a [`Table`] needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// This router's id; the same after a restart, so that no record of it is left behind.
+    /// This router's id; the same after a restart, so that no record of it is left behind. If another router that
+    /// runs has it, this one goes by another, or does not start.
     pub router: String,
+    /// Where the id comes from.
+    pub source: identity::Source,
+    /// No other process can use the table.
+    pub alone: bool,
     /// What the table says of this router.
     pub record: RouterRecord,
     /// The adapter's name: a view saved from another is not used.
@@ -105,6 +113,8 @@ impl Options {
     pub fn new(router: impl Into<String>, adapter: impl Into<String>) -> Self {
         Self {
             router: router.into(),
+            source: identity::Source::default(),
+            alone: false,
             record: RouterRecord::default(),
             adapter: adapter.into(),
             dir: None,
@@ -124,6 +134,8 @@ impl Options {
 pub const WRITE_AT_ONCE: usize = 64;
 /// A write is waited for in the view no longer than this; it holds all the same.
 const READ_OWN_WRITE: Duration = Duration::from_secs(5);
+/// A start is not kept longer by the question who this router is.
+const CLAIM: Duration = Duration::from_secs(20);
 /// Removing this router's record when it stops takes no longer.
 const LEAVE: Duration = Duration::from_secs(2);
 
@@ -165,9 +177,34 @@ impl Table {
         self.shared.views.subscribe()
     }
 
-    /// This router's id and what it says of itself.
-    pub fn router(&self) -> (&str, &RouterRecord) {
-        (&self.shared.options.router, &self.shared.options.record)
+    /// This router's id and what it says of itself; the id may change while it runs, see [`identity`].
+    pub fn router(&self) -> (Arc<str>, &RouterRecord) {
+        (self.shared.identity().id, &self.shared.options.record)
+    }
+
+    /// Under which id this router is in the table, and a notice of each change of that.
+    pub fn identity(&self) -> watch::Receiver<Identity> {
+        self.shared.identity.subscribe()
+    }
+
+    /// Waits until the id is known to be this router's, for no longer than a dead router's record stays, and not at
+    /// all while the table is away. Then it serves under that id.
+    ///
+    /// # Errors
+    /// Another router has the id that the configuration says.
+    pub async fn claim(&self) -> Result<Arc<str>, String> {
+        let (mut identity, mut status) = (self.identity(), self.status());
+        let away = status.wait_for(|status| *status != Status::Current);
+        tokio::select! {
+            _ = timeout(CLAIM, identity.wait_for(|identity| identity.claim != Claim::Open)) => {}
+            _ = away => {}
+        }
+        self.shared.begin_to_serve();
+        let Identity { id, claim, .. } = self.shared.identity();
+        match claim {
+            Claim::Refused(why) => Err(why),
+            Claim::Open | Claim::Held => Ok(id),
+        }
     }
 
     /// The table's own time, which is the same at every router of it.
@@ -204,6 +241,18 @@ impl Table {
     /// Who goes where.
     pub fn assignments(&self) -> &Arc<Assignments> {
         &self.shared.assignments
+    }
+
+    /// How often the table said that nothing is newer than the view, so that one who waits can tell that it said so
+    /// again; none while it says nothing.
+    pub fn confirmed(&self) -> Option<u64> {
+        let current = *self.shared.status.borrow() == Status::Current;
+        current.then(|| self.shared.confirmed.load(Relaxed))
+    }
+
+    /// Asks the table for changes now, where an adapter does not wait for them.
+    pub fn hurry(&self) {
+        self.shared.poke.notify_one();
     }
 
     /// What is counted.
@@ -407,7 +456,7 @@ impl Shared {
         let value = Some(serde_json::to_string(&mark).expect("texts and a number"));
         // Each deletion under way has one to itself: else they would be in the way of each other.
         let number = self.marks.fetch_add(1, Relaxed) % hold::MARKS;
-        let (kind, key) = (hold::EXPLICIT.to_owned(), format!("{}/{number}", self.options.router));
+        let (kind, key) = (hold::EXPLICIT.to_owned(), format!("{}/{number}", self.identity().id));
         Some(Change { kind, key, value, ephemeral: true })
     }
 }

@@ -173,7 +173,9 @@ impl Setup {
         let path = |name: &str| directory.path().join(name);
         std::fs::create_dir_all(path("plugins")).expect("make the plugins directory");
         for (name, bytes) in &self.files {
-            std::fs::write(path(name), bytes).expect("write a file");
+            let path = path(name);
+            std::fs::create_dir_all(path.parent().expect("in the directory")).expect("make its directory");
+            std::fs::write(path, bytes).expect("write a file");
         }
         if self.directory.is_none() || !self.config.is_empty() {
             let config = self.config.replace("{dir}", &directory.path().display().to_string());

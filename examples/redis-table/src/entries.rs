@@ -81,7 +81,20 @@ fn whole(mut items: Vec<Told>, after: Revision) -> ChangeSet {
         items.retain(|told| told.revision != last);
     }
     let revision = items.last().map_or(after, |told| told.revision);
-    ChangeSet { changes: items.into_iter().map(|told| told.change).collect(), revision }
+    let mut changes = Vec::with_capacity(items.len());
+    let mut items = items.into_iter().peekable();
+    while let Some(told) = items.next() {
+        changes.push(told.change);
+        if items.peek().is_none_or(|next| next.revision != told.revision) {
+            changes.push(happened_at(told.revision));
+        }
+    }
+    ChangeSet { changes, revision }
+}
+
+/// Says of the changes before it at which revision they happened.
+fn happened_at(revision: Revision) -> Change {
+    Change { kind: "revision".to_owned(), key: revision.to_string(), value: None, ephemeral: false }
 }
 
 fn change(item: Reply) -> Result<Told, TableError> {

@@ -18,6 +18,10 @@ pub(super) struct ShownRouter {
     /// before under such a key goes on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<Unreadable>,
+    /// The id that it came with, which another router has that runs: it was started from a copy of its data directory,
+    /// or with the same `[router] id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instead_of: Option<String>,
 }
 
 /// Something in the routing table that this router cannot read.
@@ -55,6 +59,7 @@ pub(super) async fn routers(
         uri: router.uri.clone(),
         incarnation: router.incarnation.clone(),
         unreadable: if **id == *own { unreadable(&view) } else { Vec::new() },
+        instead_of: router.instead_of.clone(),
     });
     Ok(Json(routers.collect()))
 }

@@ -36,7 +36,7 @@ pub(super) struct Ready {
 /// Something that is wrong while messages are served.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ShownCondition {
-    /// `configuration`, `table-stale`, `table-records`, `table-full`, `tasks` or `log`; more may come.
+    /// `configuration`, `table-stale`, `table-records`, `table-full`, `data`, `router-id`, `tasks` or `log`; more may come.
     name: &'static str,
     /// Since when, RFC 3339; of `log` the latest time.
     since: String,

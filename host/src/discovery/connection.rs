@@ -4,12 +4,12 @@
 //! state when the socket has room for it. So the cost of a peer that sends too much or reads too
 //! slowly is its own.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{oneshot, watch},
+    sync::oneshot,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::{
@@ -22,24 +22,22 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Discovery,
+    Discovery, Peer,
     bell::{Bell, News},
     fault::{Cause, Code, Fault},
-    frame::{self, Said},
-    goodbye,
+    frame, goodbye,
     options::Options,
     order::{Order, Wish},
     primus::{self, Dialect, Word},
-    session::{Act, Session},
+    session::{Act, Moment, Session},
 };
 use crate::{
-    auth::{Action, Identity},
+    auth::Action,
     drain::Drain,
     table::{
         TableError,
         lease::{Draining, Held, Lease},
-        record::{ServerUri, ServiceId},
-        view::Origin,
+        record::ServerUri,
     },
     units::Span,
 };
@@ -52,32 +50,6 @@ const WRITE_BUFFER: usize = 4 << 10;
 const READ_ANYWAY: usize = 4;
 /// So many messages may come at once before they have to wait.
 const BURST: f64 = 100.0;
-
-/// Who is at the other end.
-#[derive(Debug)]
-pub struct Peer {
-    /// Its address, which its server has unless it says another.
-    pub address: IpAddr,
-    /// What it may do, and a notice of each change of that; none: its token is not known any more.
-    pub identity: watch::Receiver<Option<Identity>>,
-    /// How it says that it lives.
-    pub dialect: Dialect,
-}
-
-impl Peer {
-    fn may(&self, action: Action, service: &ServiceId) -> bool {
-        self.identity.borrow().as_ref().is_some_and(|identity| identity.may(action, Some(service.as_str())))
-    }
-
-    fn may_register_at(&self, service: &ServiceId, uri: &ServerUri) -> bool {
-        let identity = self.identity.borrow();
-        identity.as_ref().is_some_and(|identity| identity.may_register_at(service.as_str(), uri.host()))
-    }
-
-    fn may_need(&self, service: &ServiceId) -> bool {
-        self.may(Action::Read, service) || self.may(Action::Register, service)
-    }
-}
 
 /// Serves a connection until it ends. `io` has just become a WebSocket.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
@@ -175,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     }
                 },
                 () = due(self.asks) => self.ask().await,
+                () = due(self.session.looks_again()) => self.tell().await,
                 Ok(()) = self.peer.identity.changed() => self.still_allowed(),
                 () = drain.requested() => Err(Ended::Leaving),
             };
@@ -212,10 +185,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             false => frame::read(&text, self.peer.address, self.discovery.limits()),
         };
         let limit = self.discovery.limits().requirements;
-        let acts = match said.and_then(|said| self.allowed(said)) {
-            Ok(said) => self.session.hear(said, limit),
-            Err(fault) => Err(fault),
-        };
+        let view = self.discovery.table.view();
+        let allowed = said.and_then(|said| self.peer.allows(&said, &view).map(|()| said));
+        let acts = allowed.and_then(|said| self.session.hear(said, limit));
         match acts {
             Ok(acts) => self.carry_out(acts).await,
             Err(fault) => self.fault(&fault).await,
@@ -264,70 +236,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    /// Refuses what the token or the configuration does not allow.
-    fn allowed(&self, said: Said) -> Result<Said, Fault> {
-        let requires = match &said {
-            Said::Define(definition) => {
-                self.may_register(&definition.service)?;
-                let mut uris = definition.server.iter().flat_map(|server| server.record.uris());
-                uris.try_for_each(|uri| self.may_reach(&definition.service, uri))?;
-                &definition.requires
-            }
-            Said::Require(requires) => requires,
-            _ => return Ok(said),
-        };
-        for requirement in requires {
-            if !self.peer.may_need(&requirement.service) {
-                let reason = format!("this token does not allow to read {}", requirement.service);
-                return Err(Fault::new(Code::Denied, reason));
-            }
-        }
-        Ok(said)
-    }
-
-    fn may_register(&self, service: &ServiceId) -> Result<(), Fault> {
-        if !self.peer.may(Action::Register, service) {
-            let identity = self.peer.identity.borrow();
-            let (label, peer) = (identity.as_ref().map(Identity::label), self.peer.address);
-            tracing::warn!(label, %peer, %service, "denied: the token does not allow to register this service");
-            return Err(Fault::new(Code::Denied, format!("this token does not allow to register {service}")));
-        }
-        let view = self.discovery.table.view();
-        match view.service(service) {
-            Some(known) if known.origin == Origin::Configuration => {
-                let reason = format!(
-                    "service {service} is defined by the configuration: change [service.{service}] there"
-                );
-                Err(Fault::new(Code::Configured, reason))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn may_reach(&self, service: &ServiceId, uri: &ServerUri) -> Result<(), Fault> {
-        if self.peer.may_register_at(service, uri) {
-            return Ok(());
-        }
-        let (peer, host) = (self.peer.address, uri.host());
-        tracing::warn!(%peer, %service, host, "denied: the token does not allow to register this host");
-        let reason = format!("this token does not allow to register {host} for {service}");
-        Err(Fault::new(Code::Denied, reason))
-    }
-
     /// The access rules have changed. One who is or needs what it no longer may connects again, and is
     /// told then what it may not.
     fn still_allowed(&mut self) -> Result<(), Ended> {
-        if self.peer.identity.borrow_and_update().is_none() {
-            return Err(Ended::Denied("the token is not valid any more".to_owned()));
-        }
-        let registered = self.session.server().map(|place| &place.service);
-        let denied = registered.filter(|service| {
-            let reaches = |uri| self.peer.may_register_at(service, uri);
-            !self.peer.may(Action::Register, service) || !self.reaches.iter().all(reaches)
-        });
-        let denied = denied.or_else(|| self.session.needs().find(|service| !self.peer.may_need(service)));
-        match denied {
-            Some(service) => Err(Ended::Denied(format!("the token does not allow {service} any more"))),
+        match self.peer.denied_now(self.session.server(), &self.reaches, self.session.needs()) {
+            Some(reason) => Err(Ended::Denied(reason)),
             None => Ok(()),
         }
     }
@@ -374,7 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     fn lease(&self) -> Lease {
         let (router, record) = self.discovery.table.router();
         Lease::Connection(Held {
-            router: router.to_owned(),
+            router: router.to_string(),
             incarnation: record.incarnation.clone(),
             connection: self.registration,
             ended: None,
@@ -400,7 +313,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
         }
         let looked = self.discovery.index.look(self.session.needs());
-        let told = self.session.tell(&looked);
+        let table = &self.discovery.table;
+        let told = self.session.tell(&looked, Moment { now: Instant::now(), confirmed: table.confirmed() });
+        if self.session.looks_again().is_some() {
+            table.hurry();
+        }
         if told.is_empty() {
             return Ok(());
         }

@@ -30,6 +30,8 @@ pub struct Definition {
     pub requires: Vec<Requirement>,
     /// The revision up to which it has been told everything.
     pub since: Option<Revision>,
+    /// But of these, of which it has been told nothing.
+    pub anew: Vec<ServiceId>,
 }
 
 /// A server that a service offers.
@@ -58,11 +60,21 @@ impl Definition {
         let since = reader.take("since", |json| {
             json.as_u64().ok_or_else(|| format!("`since` is {}: write a revision, a number", shown(json)))
         });
+        let anew = reader.take("anew", anew).unwrap_or_default();
         match service {
-            Some(service) if reader.mistakes.is_empty() => Ok(Self { service, server, requires, since }),
+            Some(service) if reader.mistakes.is_empty() => {
+                Ok(Self { service, server, requires, since, anew })
+            }
             _ => Err(Fault::new(Code::Invalid, reader.mistakes.join("; "))),
         }
     }
+}
+
+fn anew(json: &Value) -> Result<Vec<ServiceId>, String> {
+    let names =
+        json.as_array().ok_or_else(|| format!("`anew` is {}: write an array of names", shown(json)))?;
+    let service = |name| Requirement::read(name, Scope::One).map(|requirement| requirement.service);
+    names.iter().map(service).collect::<Result<_, _>>().map_err(|mistake| format!("`anew`: {mistake}"))
 }
 
 /// `requires` as a definition and the messages `require` and `drop` hold it.

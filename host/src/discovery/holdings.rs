@@ -190,6 +190,19 @@ impl Holdings {
         orders
     }
 
+    /// This router goes by this id: what is held under another is written under this one.
+    pub(super) fn rename(&mut self, router: &str, view: &View) -> Vec<Order> {
+        let mut renamed = Vec::new();
+        for (service, servers) in &mut self.held {
+            for (server, holding) in servers {
+                if holding.rename(router) {
+                    renamed.push(Place { service: service.clone(), server: Arc::clone(server) });
+                }
+            }
+        }
+        renamed.into_iter().filter_map(|place| self.settle(view, place, false)).collect()
+    }
+
     /// What is still to be written.
     pub(super) fn again(&mut self, view: &View) -> Vec<Order> {
         let open: Vec<Place> = self.open.iter().cloned().collect();
@@ -248,8 +261,9 @@ impl Holding {
             Wanted::There => match ours {
                 Some(ours) => {
                     self.known = Known::Written;
-                    // A loss that nobody meant.
-                    if ours.held { Found::Order(self.put(ours)) } else { Found::Settled }
+                    // A loss that nobody meant, or another id of this router.
+                    let same = !ours.held && ours.record.lease.as_ref() == Some(&self.lease);
+                    if same { Found::Settled } else { Found::Order(self.put(ours)) }
                 }
                 None => self.missing(stored, incarnation, again),
             },
@@ -260,6 +274,18 @@ impl Holding {
                 None if self.known == Known::New && !again => Found::Open,
                 None => Found::Done,
             },
+        }
+    }
+
+    /// Whether it was held under another id of this router.
+    fn rename(&mut self, router: &str) -> bool {
+        match &mut self.lease {
+            Lease::Connection(held) if held.router != router => {
+                router.clone_into(&mut held.router);
+                self.record.lease = Some(self.lease.clone());
+                true
+            }
+            _ => false,
         }
     }
 

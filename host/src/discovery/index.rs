@@ -17,10 +17,10 @@ use parking_lot::RwLock;
 use super::{
     Failing,
     bell::Bell,
-    memory::{Horizon, Known, Seen},
+    memory::{Known, Seen},
     offer::Offer,
 };
-use crate::table::{ServiceId, View};
+use crate::table::{ServiceId, View, horizon::Horizon};
 
 /// So many services that are gone are remembered.
 const GONE: usize = 10_000;
@@ -52,7 +52,7 @@ impl Index {
     /// Begins with a view; what was before it is not known.
     pub(super) fn new(view: &View) -> Self {
         let state = State {
-            horizon: Horizon::at(view.revision),
+            horizon: view.horizon().clone(),
             settled: false,
             failing: Failing::default(),
             offers: HashMap::new(),
@@ -102,6 +102,8 @@ impl Index {
         let mut concerned = changed.clone();
         concerned.extend(changed.iter().filter_map(|id| id.name().parse().ok()));
         concerned.extend(renamed(before, now));
+        // Among them what came and went in between.
+        concerned.extend(now.told_since(before).cloned());
         self.offer(now, concerned);
         changed
     }
@@ -121,7 +123,10 @@ impl Index {
         let offers: Vec<_> = concerned.into_iter().map(|id| (Offer::of(view, &failing, &id), id)).collect();
         let mut bells = Vec::new();
         let mut state = self.0.write();
-        state.horizon.advance(view.revision);
+        if !state.horizon.catch_up(view.horizon()) {
+            // What was known is of other numbers.
+            state.offers.values_mut().for_each(|offer| Arc::make_mut(offer).changed = view.revision);
+        }
         for (offer, id) in offers {
             if state.put(&id, offer) {
                 bells.extend(state.needed.get(&id).into_iter().flat_map(HashMap::values).cloned());
@@ -173,9 +178,16 @@ impl State {
         let known = self.offers.get(id);
         offer.local |= known.is_some_and(|known| known.local);
         let same = known.map_or(offer.servers.is_empty(), |known| known.tells_as(&offer));
+        let before = known.map_or(0, |known| known.changed);
         match known {
-            Some(known) if same => (offer.changed, offer.awaited) = (known.changed, known.awaited),
-            None if same && !offer.local => return false,
+            // What came and went again is no news here; to one who saw it come elsewhere it is.
+            _ if same && (known.is_some() || offer.changed > 0 || offer.local) => {
+                offer.changed = offer.changed.max(before);
+                offer.awaited = known.is_some_and(|known| known.awaited);
+            }
+            _ if same => return false,
+            // It was not the table that changed it, or nobody saw when that did.
+            _ if offer.changed <= before => offer.changed = self.horizon.latest,
             _ => {}
         }
         self.offers.insert(id.clone(), Arc::new(offer));

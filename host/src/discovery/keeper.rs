@@ -23,13 +23,19 @@ pub(super) async fn keep(discovery: Arc<Discovery>, first: Arc<View>) {
     let mut views = discovery.table.subscribe();
     let mut status = discovery.table.status();
     let mut failing = discovery.failing.subscribe();
+    let mut identity = discovery.table.identity();
+    // At a revision at which nothing changed there is nothing to do but to know that it was seen.
+    let mut revisions = discovery.table.revisions();
     let mut keeper = Keeper::new(&discovery, &first);
     loop {
+        revisions.mark_unchanged();
         let view = Arc::clone(&views.borrow_and_update());
         keeper.follow(view).await;
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
             changed = status.changed() => if changed.is_err() { return } else { keeper.cut_off(&status.borrow_and_update()) },
+            changed = revisions.changed() => if changed.is_err() { return },
+            Ok(()) = identity.changed() => keeper.renamed().await,
             Ok(()) = failing.changed() => keeper.checked(&failing.borrow_and_update()),
             () = sleep_until(keeper.next()) => {}
         }
@@ -78,13 +84,22 @@ impl<'a> Keeper<'a> {
         }
         let mut orders = self.holdings(&changed, now);
         let options = self.discovery.options();
-        let patience =
-            Patience { grace: options.grace, router: self.discovery.table.router().0, others: OTHERS };
+        let router = self.discovery.table.router().0;
+        let patience = Patience { grace: options.grace, router: &router, others: OTHERS };
         self.doubts.look(&self.view, changed.iter(), patience, now);
         if *self.discovery.table.status().borrow() == Status::Current {
             orders.extend(self.expired(now));
             orders.extend(self.removals.due(now));
         }
+        for order in orders {
+            self.discovery.order(order).await;
+        }
+    }
+
+    /// This router may go by another id.
+    async fn renamed(&mut self) {
+        let router = self.discovery.table.router().0;
+        let orders = self.discovery.holdings.lock().rename(&router, &self.view);
         for order in orders {
             self.discovery.order(order).await;
         }
@@ -138,8 +153,8 @@ impl<'a> Keeper<'a> {
     fn cut_off(&mut self, status: &Status) {
         if *status == Status::Current {
             let options = self.discovery.options();
-            let patience =
-                Patience { grace: options.grace, router: self.discovery.table.router().0, others: OTHERS };
+            let router = self.discovery.table.router().0;
+            let patience = Patience { grace: options.grace, router: &router, others: OTHERS };
             self.doubts.postpone(patience, Instant::now());
         }
     }

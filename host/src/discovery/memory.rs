@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,14 +16,12 @@ use serde::{Deserialize, Serialize};
 use super::Discovery;
 use crate::{
     durable::whole,
-    table::{ServiceId, adapter::Revision, hash},
+    table::{ServiceId, adapter::Revision, hash, horizon::Horizon},
 };
 
 /// Changes within this time are written together.
 const COALESCE: Duration = Duration::from_secs(1);
 const FILE: &str = "told.json";
-/// So many restarts are remembered.
-const GAPS: usize = 16;
 
 /// Where it is kept, and of which table it is.
 #[derive(Clone, Debug)]
@@ -38,17 +35,6 @@ pub struct Memory {
 pub(super) struct Known {
     pub(super) horizon: Horizon,
     pub(super) offers: BTreeMap<ServiceId, Seen>,
-}
-
-/// The revisions after which every change is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Horizon {
-    /// From here on.
-    pub(super) floor: Revision,
-    /// To here, the latest.
-    pub(super) latest: Revision,
-    /// But for these, when this router did not run.
-    gaps: Vec<Range<Revision>>,
 }
 
 /// What there was of a service.
@@ -91,41 +77,6 @@ impl Memory {
     }
 }
 
-impl Horizon {
-    /// Begins at a revision.
-    pub(super) fn at(revision: Revision) -> Self {
-        Self { floor: revision, latest: revision, gaps: Vec::new() }
-    }
-
-    /// Goes on to a revision. One that is older is of another table.
-    pub(super) fn advance(&mut self, revision: Revision) {
-        match revision < self.latest {
-            true => *self = Self::at(revision),
-            false => self.latest = revision,
-        }
-    }
-
-    /// Whether every change after a revision is known.
-    pub(super) fn covers(&self, since: Revision) -> bool {
-        (self.floor..=self.latest).contains(&since) && !self.gaps.iter().any(|gap| gap.contains(&since))
-    }
-
-    /// With that of the run before; false if that is of a later time, and so of another table.
-    pub(super) fn follow(&mut self, before: Self) -> bool {
-        if before.latest > self.floor {
-            return false;
-        }
-        let begun = std::mem::replace(&mut self.floor, before.floor);
-        self.gaps.splice(..0, before.gaps);
-        self.gaps.push(before.latest + 1..begun);
-        self.gaps.retain(|gap| !gap.is_empty());
-        if self.gaps.len() > GAPS {
-            self.floor = self.gaps.remove(0).end;
-        }
-        true
-    }
-}
-
 /// Keeps what is known on disk, until dropped.
 pub(super) async fn follow(discovery: Arc<Discovery>, memory: Memory) {
     let mut views = discovery.table.subscribe();
@@ -144,41 +95,6 @@ pub(super) async fn save(discovery: &Discovery, memory: &Memory) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_was_not_seen_is_not_covered() {
-        let mut horizon = Horizon::at(200);
-        horizon.advance(210);
-        assert!(horizon.follow(Horizon {
-            floor: 100,
-            latest: 150,
-            gaps: std::iter::once(120..130).collect()
-        }));
-        for (since, covered) in
-            [(99, false), (100, true), (119, true), (120, false), (129, false), (130, true)]
-        {
-            assert_eq!(horizon.covers(since), covered, "{since}");
-        }
-        for (since, covered) in
-            [(150, true), (151, false), (199, false), (200, true), (210, true), (211, false)]
-        {
-            assert_eq!(horizon.covers(since), covered, "{since}");
-        }
-        assert!(!horizon.clone().follow(Horizon::at(201)), "another table");
-        horizon.advance(5);
-        assert_eq!(horizon, Horizon::at(5));
-    }
-
-    #[test]
-    fn so_many_gaps_are_remembered() {
-        let mut horizon = Horizon::at(1);
-        for run in 1..=GAPS as u64 + 2 {
-            let mut next = Horizon::at(run * 10);
-            assert!(next.follow(horizon));
-            horizon = next;
-        }
-        assert_eq!((horizon.gaps.len(), horizon.covers(1), horizon.covers(20)), (GAPS, false, true));
-    }
 
     #[tokio::test]
     async fn it_is_of_one_table() {

@@ -20,7 +20,7 @@ use crate::table::{
 /// The servers of a service that can be told; none of them: it is not there.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Offer {
-    /// When what is told of it changed last.
+    /// When what is told of it changed last; 0: before all that is known.
     pub(super) changed: Revision,
     /// In the order of their ids.
     pub(super) servers: Vec<Announced>,
@@ -72,7 +72,8 @@ impl Offer {
         }
         let mut print = DefaultHasher::new();
         servers.iter().for_each(|server: &Announced| (&server.id, &server.json).hash(&mut print));
-        Self { changed: view.revision, servers, print: print.finish(), local, awaited: false }
+        let changed = view.changed_at(required).unwrap_or_default();
+        Self { changed, servers, print: print.finish(), local, awaited: false }
     }
 
     /// The print of what is told; none: it is not there.
@@ -83,6 +84,11 @@ impl Offer {
     /// Whether both tell the same.
     pub(super) fn tells_as(&self, other: &Self) -> bool {
         self.print == other.print && self.servers.len() == other.servers.len()
+    }
+
+    /// Whether it holds exactly this server.
+    pub(super) fn has(&self, server: &Announced) -> bool {
+        self.servers.iter().any(|known| known.id == server.id && known.json == server.json)
     }
 
     /// The server for one who needs one: the one that it has, else one by weight, always the same

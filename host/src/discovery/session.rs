@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::{
     definition::{Definition, Offered},
     fault::{Code, Fault},
@@ -26,8 +28,28 @@ pub(super) struct Session {
     needs: Vec<Need>,
     /// Everything up to here was told.
     seen: Revision,
+    /// What it has seen is of another table, which it is told with the first of what is told now.
+    foreign: bool,
+    /// It has seen more than this router.
+    ahead: Option<Moment>,
+    /// When it is to be looked again what is to be told.
+    again: Option<Instant>,
     asker: u64,
 }
+
+/// When something is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    /// How often the table said that nothing is newer than the view; none while it says nothing.
+    pub(super) confirmed: Option<u64>,
+}
+
+/// One who has seen more than this router, because another is ahead of it, is kept waiting for so long while the
+/// table is there. Then its revision is one of another table.
+const AHEAD: Duration = Duration::from_secs(5);
+/// How often it is looked whether this router has caught up.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Where a connection's server stands in the table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,21 +80,13 @@ enum Told {
     Nothing,
     /// Whatever it was told over another connection, up to this revision.
     Upto(Revision),
-    /// What it was told then still holds, whatever it was; the print of the offer.
-    Still(u64),
+    /// What it was told of this offer still holds, whatever it was.
+    Still(Arc<Offer>),
     There {
         server: Arc<str>,
         print: u64,
     },
     Gone,
-}
-
-/// What follows for one requirement.
-enum Step {
-    Silent,
-    Tell(String),
-    /// It may still come back; not to be told yet.
-    Wait,
 }
 
 impl Session {
@@ -125,7 +139,7 @@ impl Session {
     }
 
     fn define(&mut self, definition: Definition) -> Vec<Act> {
-        let Definition { service, server, requires, since } = definition;
+        let Definition { service, server, requires, since, anew } = definition;
         let place = server
             .as_ref()
             .map(|server| Place { service: service.clone(), server: server.id.as_str().into() });
@@ -140,7 +154,7 @@ impl Session {
         }
         let unneeded = self.needs.extract_if(.., |need| !requires.contains(&need.requirement));
         acts.extend(unneeded.map(|need| Act::Unneed(need.requirement.service)));
-        acts.extend(self.add(requires, since));
+        acts.extend(self.add(requires, since, &anew));
         acts
     }
 
@@ -157,15 +171,21 @@ impl Session {
             more.iter().any(|more| more.service == need.requirement.service && *more != need.requirement)
         };
         self.needs.retain(|need| !changed(need));
-        Ok(self.add(more, None))
+        Ok(self.add(more, None, &[]))
     }
 
-    /// Needs these as well, of which everything up to `since` is known.
-    fn add(&mut self, requirements: Vec<Requirement>, since: Option<Revision>) -> Vec<Act> {
+    /// Needs these as well, of which everything up to `since` is known but for those that are needed `anew`.
+    fn add(
+        &mut self,
+        requirements: Vec<Requirement>,
+        since: Option<Revision>,
+        anew: &[ServiceId],
+    ) -> Vec<Act> {
         let mut acts = Vec::new();
         for requirement in requirements {
             if self.needs.iter().all(|need| need.requirement.service != requirement.service) {
                 acts.push(Act::Need(requirement.service.clone()));
+                let since = since.filter(|_| !anew.contains(&requirement.service));
                 self.needs.push(Need { requirement, told: since.map_or(Told::Nothing, Told::Upto) });
             }
         }
@@ -180,33 +200,68 @@ impl Session {
         dropped.map(|need| Act::Unneed(need.requirement.service)).collect()
     }
 
-    /// What is to be told, in this order; `looked` is about [`Self::needs`]. Only the last of it
-    /// has the revision up to which then all was told: one who is cut off before it is told again.
-    pub(super) fn tell(&mut self, looked: &Looked) -> Vec<String> {
-        let (mut due, mut all) = (Vec::new(), true);
-        for (place, offer) in looked.offers.iter().enumerate() {
-            let need = &self.needs[place];
-            if need.is_due(offer.as_deref()) {
-                due.push(place);
-            }
-        }
-        let last = due.last().copied();
-        let waits =
-            due.iter().any(|place| self.needs[*place].waits(looked.offers[*place].as_deref(), looked));
+    /// When it is to be looked again what is to be told, whether or not something changes.
+    pub(super) fn looks_again(&self) -> Option<Instant> {
+        self.again
+    }
+
+    /// What is to be told; `looked` is about [`Self::needs`]. It comes in the order in which it changed, and
+    /// each has the revision up to which then all was told: one who is cut off in between is told the rest.
+    pub(super) fn tell(&mut self, looked: &Looked, moment: Moment) -> Vec<String> {
+        let ahead = self.is_ahead(looked, moment);
+        let changed = |place: &usize| looked.offers[*place].as_ref().map_or(0, |offer| offer.changed);
+        let is_due = |(need, offer): (&Need, &Option<Arc<Offer>>)| {
+            !(ahead && matches!(need.told, Told::Upto(_))) && need.is_due(offer.as_deref())
+        };
+        let places = self.needs.iter().zip(&looked.offers).enumerate();
+        let mut due: Vec<usize> = places.filter(|(_, need)| is_due(*need)).map(|(place, _)| place).collect();
+        due.sort_by_key(changed);
+        let waits = |place: &usize| self.needs[*place].waits(looked.offers[*place].as_deref(), looked);
+        let all = !ahead && !due.iter().any(waits);
         let mut told = Vec::new();
-        for place in due {
-            let revision = if Some(place) == last && !waits { looked.horizon.latest } else { self.seen };
-            let (asker, offer) = (self.asker, looked.offers[place].as_deref());
-            match self.needs[place].step(offer, looked, asker, revision) {
-                Step::Tell(text) => told.push(text),
-                Step::Wait => all = false,
-                Step::Silent => {}
-            }
+        for (at, place) in due.iter().enumerate() {
+            let revision = match due.get(at + 1).map(changed) {
+                _ if !all => self.seen,
+                None => looked.horizon.latest,
+                Some(_) if self.foreign => 0,
+                Some(next) => self.seen.max(looked.horizon.before(next).unwrap_or_default()),
+            };
+            let offer = looked.offers[*place].as_ref();
+            told.extend(self.needs[*place].step(offer, looked, self.asker, revision));
         }
         if all {
-            self.seen = looked.horizon.latest;
+            (self.seen, self.foreign) = (looked.horizon.latest, false);
         }
         told
+    }
+
+    /// Whether it has seen more than this router, which may have yet to see it; else that is of another table.
+    fn is_ahead(&mut self, looked: &Looked, moment: Moment) -> bool {
+        self.again = None;
+        if self.seen <= looked.horizon.latest {
+            self.ahead = None;
+            return false;
+        }
+        let resumes = self.needs.iter().any(|need| matches!(need.told, Told::Upto(_)));
+        if resumes && !self.has_waited(moment) {
+            self.again = Some(moment.now + LOOK);
+            return true;
+        }
+        (self.seen, self.foreign, self.ahead) = (0, true, None);
+        false
+    }
+
+    /// Whether the view would be where it is by now.
+    fn has_waited(&mut self, moment: Moment) -> bool {
+        // While the table is away this router knows less than the service.
+        let Some(confirmed) = moment.confirmed else {
+            self.ahead = None;
+            return false;
+        };
+        let began = *self.ahead.get_or_insert(moment);
+        // What was said first may have been on its way already.
+        let newest = began.confirmed.is_some_and(|before| confirmed >= before + 2);
+        newest || moment.now >= began.now + AHEAD
     }
 }
 
@@ -221,7 +276,7 @@ impl Need {
         match &self.told {
             Told::Nothing | Told::Gone => there,
             Told::Upto(_) => true,
-            Told::Still(print) => offer.is_none_or(|offer| offer.print != *print),
+            Told::Still(known) => !there || !self.holds(known, offer),
             Told::There { server, print } => match offer.filter(|_| there) {
                 None => true,
                 Some(offer) => self.print(offer, server) != Some(*print),
@@ -244,33 +299,47 @@ impl Need {
         }
     }
 
-    fn step(&mut self, offer: Option<&Offer>, looked: &Looked, asker: u64, revision: Revision) -> Step {
+    /// Whether whatever was told of an offer holds of another.
+    fn holds(&self, known: &Offer, now: Option<&Offer>) -> bool {
+        let Some(now) = now else { return false };
+        known.print == now.print
+            || self.requirement.scope == Scope::One && known.servers.iter().all(|server| now.has(server))
+    }
+
+    /// What is told of it; nothing if that is known, or may still come.
+    fn step(
+        &mut self,
+        offer: Option<&Arc<Offer>>,
+        looked: &Looked,
+        asker: u64,
+        revision: Revision,
+    ) -> Option<String> {
         let there = offer.filter(|offer| !offer.servers.is_empty());
         if let Told::Upto(since) = self.told {
-            if knows(since, offer, looked) {
-                self.told = there.map_or(Told::Gone, |offer| Told::Still(offer.print));
-                return Step::Silent;
+            if knows(since, offer.map(|offer| &**offer), looked) {
+                self.told = there.map_or(Told::Gone, |offer| Told::Still(Arc::clone(offer)));
+                return None;
             }
-            if may_come(offer, looked) {
-                return Step::Wait;
+            if may_come(offer.map(|offer| &**offer), looked) {
+                return None;
             }
         }
         let Some(offer) = there else {
             self.told = Told::Gone;
-            return Step::Tell(frame::lost(&self.requirement, revision));
+            return Some(frame::lost(&self.requirement, revision));
         };
         let has = match &self.told {
             Told::There { server, .. } => Some(&**server),
             _ => None,
         };
-        let Some(chosen) = offer.choose(asker, has) else { return Step::Silent };
+        let chosen = offer.choose(asker, has)?;
         let all: Vec<&str> = offer.servers.iter().map(|server| &*server.json).collect();
         let all = (self.requirement.scope == Scope::All).then_some(&all[..]);
         let found = Found { requirement: &self.requirement, chosen: &chosen.json, all, revision };
         let text = frame::required(&found);
         let print = if all.is_some() { offer.print } else { print(&chosen.json) };
         self.told = Told::There { server: Arc::clone(&chosen.id), print };
-        Step::Tell(text)
+        Some(text)
     }
 }
 

@@ -318,6 +318,32 @@ async fn what_no_connection_holds_does_not_stay() {
     assert_eq!(server.record.uri.as_str(), "http://10.0.0.9:1");
 }
 
+/// Another process has this router's id: it goes by another, and nothing that is connected to it is lost.
+#[tokio::test(start_paused = true)]
+async fn a_router_whose_id_is_taken_goes_by_another() {
+    let far = TestTable::new();
+    let router = Router::start(&far, "one").await;
+    let mut chat = router.connect(json!({ "name": "chat", "port": 1 })).await;
+    far.change(&[put("router", "one", r#"{"uri":"http://clone","incarnation":"clone-1"}"#)]);
+    assert_eq!(chat.stays(2 * GRACE).await, [""; 0]);
+    let view = router.view();
+    let ids: Vec<_> = view.routers().keys().map(|id| &**id).collect();
+    assert_eq!((ids, router.servers("chat").as_str()), (vec!["one", "one-one-1"], "10.0.0.9:1"));
+    assert_eq!(view.routers()["one-one-1"].instead_of.as_deref(), Some("one"));
+    let conditions = router.discovery.table.tasks().conditions().clone();
+    let raised = conditions.raised();
+    assert!(raised[0].detail.contains("in use by the router at http://clone"), "{raised:?}");
+    // What comes now has the new id, and what ends, ends.
+    let more = router.connect(json!({ "name": "chat", "port": 2 })).await;
+    assert_eq!(router.servers("chat"), "10.0.0.9:1 10.0.0.9:2");
+    drop((chat, more));
+    pass(GRACE + 2 * MOMENT).await;
+    assert_eq!(router.servers("chat"), "");
+    far.change(&[delete("router", "one")]);
+    pass(MOMENT).await;
+    assert_eq!(conditions.raised(), [], "the other is gone");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_written_is_said_and_tried_again() {
     use std::sync::atomic::Ordering::SeqCst;

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -67,12 +68,25 @@ impl Data {
         Ok(Self { directory: directory.to_owned(), hold, router: OnceLock::new() })
     }
 
+    /// Where the id is kept that this router has if the configuration says none.
+    pub(super) fn router_id_file(&self) -> PathBuf {
+        self.directory.join("router-id")
+    }
+
+    /// What tells this directory from every other that a running process may hold: which start of which machine, and
+    /// which file there is locked. A copy is another. None where the system does not say.
+    pub(super) fn identity(&self) -> Option<String> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let lock = fs::metadata(self.directory.join("lock")).ok()?;
+        Some(format!("{}/{}/{}", boot.trim(), lock.dev(), lock.ino()))
+    }
+
     /// Made at the first start, the same from then on.
     pub(super) fn router_id(&self) -> anyhow::Result<String> {
         if let Some(id) = self.router.get() {
             return Ok(id.clone());
         }
-        let path = self.directory.join("router-id");
+        let path = self.router_id_file();
         let id = match former_router_id(&path) {
             Some(id) => id,
             None => match whole::load_or_set_aside::<String>(&path) {
@@ -118,7 +132,9 @@ impl Data {
         let directory = self.directory.display();
         tracing::error!(%directory, "the data directory was deleted or renamed while it was in use; it was made again, and what is known is written into it");
         let path = self.directory.join("router-id");
-        if let Some(Err(error)) = self.router.get().map(|id| whole::save(&path, id)) {
+        // It may go by another id than the one that it found here.
+        let id = self.router.get().map(|_| table.router().0.to_string());
+        if let Some(Err(error)) = id.map(|id| whole::save(&path, &id)) {
             tracing::error!(path = %path.display(), %error, "cannot write; check the data directory");
         }
         table.save().await;

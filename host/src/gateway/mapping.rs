@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 
+use super::data::Data;
 use crate::{
     config::{Config, DiscoveryConfig},
     discovery,
@@ -13,13 +14,14 @@ use crate::{
     table::{
         self,
         assignments::NewClients,
+        identity::Source,
         record::{RouterRecord, ServiceRecord},
     },
 };
 
 pub(super) fn table_options(
     config: &Config,
-    router: &str,
+    (router, data): (&str, &Data),
     api: SocketAddr,
     tasks: &Supervisor,
 ) -> table::Options {
@@ -27,10 +29,17 @@ pub(super) fn table_options(
     let record = RouterRecord {
         uri: config.router.uri.clone().unwrap_or_else(|| format!("{scheme}://{api}")),
         incarnation: format!("{:016x}", rand::random::<u64>()),
-        drained: BTreeMap::new(),
+        directory: data.identity(),
+        ..RouterRecord::default()
+    };
+    let source = match config.router.id {
+        Some(_) => Source::Configuration,
+        None => Source::File(data.router_id_file()),
     };
     table::Options {
         record,
+        source,
+        alone: config.table.adapter == "memory",
         dir: Some(config.data.dir.clone()),
         overlay: config.services.clone(),
         assignments: config.table.assignments,

@@ -4,7 +4,10 @@
 //! known it reads everything again and takes the difference. While the table is away the last
 //! known view stays, and the loop tries again with growing, jittered pauses.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -77,6 +80,7 @@ async fn advance(shared: &Shared) -> Result<(), TableError> {
         return Ok(());
     }
     let was_current = *shared.status.borrow() == Status::Current;
+    shared.confirmed.fetch_add(1, Relaxed);
     shared.current();
     // One that is back says so at once, and waits for what comes next.
     if began.elapsed() < WAITED && was_current {

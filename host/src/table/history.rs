@@ -3,18 +3,28 @@
 //! It says what the table says: servers that went in a mass loss are deleted here at once, while
 //! the view still keeps them as suspect. The services of the configuration are not in it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::{
     View,
     adapter::{Change, Revision},
+    horizon::Horizon,
+    view::revision,
 };
 
 /// So many events are kept.
 const KEPT: usize = 4096;
+/// One who has seen more than this router, because another is ahead of it, is kept waiting for so long. Then its
+/// revision is one of another table.
+const AHEAD: Duration = Duration::from_secs(5);
+/// How often it is looked whether this router has caught up.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Changes that were applied together. All of them belong to one revision: only after the last
 /// may a reader say that it has seen it.
@@ -71,10 +81,8 @@ pub(super) struct History {
 struct Kept {
     groups: VecDeque<Arc<Group>>,
     events: usize,
-    /// Changes after this revision are known.
-    floor: Revision,
-    /// The latest revision, whether or not it holds an event.
-    last: Revision,
+    /// Up to the latest revision, whether or not it holds an event.
+    horizon: Horizon,
     /// Differs when revisions are no longer those of the table before.
     era: u64,
 }
@@ -87,26 +95,36 @@ impl History {
     /// Begins anew: what comes next follows this revision.
     pub(super) fn begin(&self, revision: Revision) {
         let mut kept = self.kept.lock();
-        *kept = Kept { floor: revision, last: revision, era: kept.era + 1, ..Kept::default() };
+        let mut horizon = std::mem::take(&mut kept.horizon);
+        match kept.era {
+            0 => horizon = Horizon::at(revision),
+            _ => horizon.back(revision),
+        }
+        *kept = Kept { horizon, era: kept.era + 1, ..Kept::default() };
         drop(kept);
         self.notice.send_modify(|count| *count += 1);
     }
 
-    /// Adds what led to a revision.
-    pub(super) fn push(&self, changes: &[Change], revision: Revision) {
-        let events: Vec<_> = changes.iter().filter_map(event).collect();
+    /// Adds what led to a revision; where the changes say in between at which they happened, each group is of its own.
+    pub(super) fn push(&self, changes: &[Change], latest: Revision) {
         let mut kept = self.kept.lock();
-        kept.last = revision;
-        if events.is_empty() {
-            return;
+        let mut added = false;
+        for changes in changes.split_inclusive(|change| revision(change).is_some()) {
+            let at = changes.last().and_then(revision).unwrap_or(latest);
+            added |= kept.push(changes, at);
         }
-        kept.events += events.len();
-        kept.groups.push_back(Arc::new(Group { revision, events }));
-        while kept.events > KEPT && kept.groups.len() > 1 {
-            let Some(oldest) = kept.groups.pop_front() else { break };
-            kept.events -= oldest.events.len();
-            kept.floor = oldest.revision;
+        kept.horizon.advance(latest);
+        drop(kept);
+        if added {
+            self.notice.send_modify(|count| *count += 1);
         }
+    }
+
+    /// Adds the difference that a revision makes to the one before, when what happened in between was not seen.
+    pub(super) fn jump(&self, changes: &[Change], latest: Revision) {
+        let mut kept = self.kept.lock();
+        kept.push(changes, latest);
+        kept.horizon.jump(latest);
         drop(kept);
         self.notice.send_modify(|count| *count += 1);
     }
@@ -118,9 +136,29 @@ impl History {
     ) -> Watch {
         let notice = self.notice.subscribe();
         let kept = self.kept.lock();
-        let (after, era) = (after.unwrap_or(kept.last), kept.era);
+        let (after, era) = (after.unwrap_or(kept.horizon.latest), kept.era);
+        // Only who comes may be ahead, not who was here.
+        let patience = (after > kept.horizon.latest).then(|| Instant::now() + AHEAD);
         drop(kept);
-        Watch { history: Arc::clone(self), views, notice, after, era }
+        Watch { history: Arc::clone(self), views, notice, after, era, patience }
+    }
+}
+
+impl Kept {
+    /// Returns whether there is an event in it.
+    fn push(&mut self, changes: &[Change], revision: Revision) -> bool {
+        let events: Vec<_> = changes.iter().filter_map(event).collect();
+        if events.is_empty() {
+            return false;
+        }
+        self.events += events.len();
+        self.groups.push_back(Arc::new(Group { revision, events }));
+        while self.events > KEPT && self.groups.len() > 1 {
+            let Some(oldest) = self.groups.pop_front() else { break };
+            self.events -= oldest.events.len();
+            self.horizon.floor = self.horizon.floor.max(oldest.revision);
+        }
+        true
     }
 }
 
@@ -140,6 +178,8 @@ pub struct Watch {
     notice: watch::Receiver<u64>,
     after: Revision,
     era: u64,
+    /// Until when the view may catch up with what the reader has seen elsewhere.
+    patience: Option<Instant>,
 }
 
 impl Watch {
@@ -153,6 +193,7 @@ impl Watch {
             tokio::select! {
                 changed = self.notice.changed() => changed.ok()?,
                 () = closed(&mut self.views) => return None,
+                () = sleep(LOOK), if self.patience.is_some() => {}
             }
         }
     }
@@ -164,7 +205,12 @@ impl Watch {
 
     fn step(&mut self) -> Option<Update> {
         let kept = self.history.kept.lock();
-        if self.era != kept.era || self.after < kept.floor || self.after > kept.last {
+        let ahead = self.era == kept.era && self.after > kept.horizon.latest;
+        if ahead && self.patience.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        self.patience = None;
+        if self.era != kept.era || !kept.horizon.covers(self.after) {
             self.era = kept.era;
             drop(kept);
             let view = Arc::clone(&self.views.borrow());

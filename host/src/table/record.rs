@@ -463,6 +463,13 @@ pub struct RouterRecord {
     pub uri: String,
     /// Differs with every start of the process.
     pub incarnation: String,
+    /// The data directory of this router, as the machine names it while it runs: only one process holds it, so
+    /// whoever finds a record of its own directory knows that the process that wrote it is no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// The id that it came with and that another running router has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<String>,
     /// Servers that drain and to which it sends nothing any more, by `SERVICE/SERVER`, with the
     /// stamps of their drains.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

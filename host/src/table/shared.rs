@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, atomic::AtomicU32},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::Mutex;
@@ -17,9 +20,10 @@ use super::{
     following,
     history::History,
     hold::{Hold, Obeyed},
+    identity::{Claim, Identity},
     stats::shown,
     time::{self, TableTime},
-    view::Draft,
+    view::{self, Draft},
 };
 use crate::condition::Name;
 
@@ -39,15 +43,33 @@ pub(super) struct Shared {
     /// The revision of the view, also when the view says nothing new.
     pub(super) revisions: watch::Sender<Revision>,
     pub(super) status: watch::Sender<Status>,
+    /// Who this router is.
+    pub(super) identity: watch::Sender<Identity>,
+    serves: AtomicBool,
     /// The drains that are over as far as this router goes, with their stamps.
     pub(super) drained: watch::Sender<BTreeMap<String, u32>>,
     /// Something was written here: the loop should ask for changes now.
     pub(super) poke: Notify,
     /// Counts the marks that were written beside deletions.
     pub(super) marks: AtomicU32,
+    /// How often the view was found to be that of the table.
+    pub(super) confirmed: AtomicU64,
     numbers: Arc<Numbers>,
     /// Held while a view is made.
     making: Mutex<Making>,
+}
+
+/// How a view follows the one before it.
+#[derive(Clone, Copy)]
+enum Begin {
+    /// It is the first.
+    Anew,
+    /// What happened in between was not seen.
+    Unseen,
+    /// It is of another table, or of one that went back.
+    Back,
+    /// By these changes alone.
+    After,
 }
 
 struct Making {
@@ -68,6 +90,8 @@ impl Shared {
         let overlay = options.overlay.clone();
         let view = View::unread(&overlay, &numbers);
         let time = Arc::clone(assignments.time());
+        let id = options.router.as_str().into();
+        let identity = Identity { id, instead_of: None, claim: Claim::Open };
         let making = Making { overlay, hold: Hold::default(), meant: HashSet::new() };
         Self {
             adapter,
@@ -79,9 +103,12 @@ impl Shared {
             revisions: watch::Sender::new(0),
             views: watch::Sender::new(Arc::new(view)),
             status: watch::Sender::new(Status::Starting(None)),
+            identity: watch::Sender::new(identity),
+            serves: AtomicBool::new(false),
             drained: watch::Sender::default(),
             poke: Notify::new(),
             marks: AtomicU32::new(0),
+            confirmed: AtomicU64::new(0),
             numbers,
             making: Mutex::new(making),
         }
@@ -89,6 +116,15 @@ impl Shared {
 
     pub(super) fn view(&self) -> Arc<View> {
         Arc::clone(&self.views.borrow())
+    }
+
+    /// Connections may hold something under this router's id from now on.
+    pub(super) fn begin_to_serve(&self) {
+        self.serves.store(true, Relaxed);
+    }
+
+    pub(super) fn serves(&self) -> bool {
+        self.serves.load(Relaxed)
     }
 
     /// Makes the view that of a whole table.
@@ -111,7 +147,12 @@ impl Shared {
                 "the routing table went back or is another: what was remembered of it is asked for again"
             );
         }
-        let view = self.make(&changes, revision);
+        let begin = match (first, back) {
+            (true, _) => Begin::Anew,
+            (false, true) => Begin::Back,
+            (false, false) => Begin::Unseen,
+        };
+        let view = self.make(&changes, revision, begin);
         match view.time {
             Some(now) if back => self.time.reset(now),
             Some(now) => self.time.reach(now),
@@ -120,7 +161,7 @@ impl Shared {
         self.assignments.time_set();
         match first || back {
             true => self.history.begin(revision),
-            false => self.history.push(&changes, revision),
+            false => self.history.jump(&changes, revision),
         }
         self.stats.table_resyncs.inc();
     }
@@ -129,10 +170,12 @@ impl Shared {
     pub(super) fn advance(&self, changes: &[Change], revision: Revision) {
         let (entries, assignments) = following::split(changes);
         assignments.for_each(|key| self.assignments.changed(key));
-        let news = entries.iter().filter(|change| !time::is(&change.kind, &change.key)).count();
+        let passes =
+            |change: &Change| time::is(&change.kind, &change.key) || view::revision(change).is_some();
+        let news = entries.iter().filter(|change| !passes(change)).count();
         let view = match news == 0 {
             true => self.pass(&entries, revision),
-            false => self.make(&entries, revision),
+            false => self.make(&entries, revision, Begin::After),
         };
         if let Some(now) = view.time {
             self.time.reach(now);
@@ -141,7 +184,7 @@ impl Shared {
         self.stats.table_changes.inc_by(news as u64);
     }
 
-    fn make(&self, changes: &[Change], revision: Revision) -> Arc<View> {
+    fn make(&self, changes: &[Change], revision: Revision, begin: Begin) -> Arc<View> {
         let mut making = self.making.lock();
         let view = self.view();
         let Making { overlay, hold, meant } = &mut *making;
@@ -150,6 +193,12 @@ impl Shared {
         let mut draft = Draft::new(&view, &self.numbers);
         changes.iter().for_each(|change| draft.change(change));
         suspects.iter().for_each(|(service, server)| draft.hold(service, server));
+        match begin {
+            Begin::Anew => draft.begin(revision),
+            Begin::Unseen => draft.jump(revision),
+            Begin::Back => draft.back(revision),
+            Begin::After => {}
+        }
         self.publish(draft.finish(revision, overlay).of_table())
     }
 

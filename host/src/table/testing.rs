@@ -157,11 +157,13 @@ impl TestTable {
         if after < data.floor || after > data.revision {
             return Err(TableError::Compacted);
         }
-        let changes = data.log.iter().filter(|(revision, _)| *revision > after);
-        Ok(ChangeSet {
-            changes: changes.map(|(_, change)| change.clone()).collect(),
-            revision: data.revision,
-        })
+        let new: Vec<_> = data.log.iter().filter(|(revision, _)| *revision > after).collect();
+        let mut changes = Vec::new();
+        for group in new.chunk_by(|(one, _), (other, _)| one == other) {
+            changes.extend(group.iter().map(|(_, change)| change.clone()));
+            changes.push(delete("revision", &group[0].0.to_string()));
+        }
+        Ok(ChangeSet { changes, revision: data.revision })
     }
 
     /// The table's revision, if one of the entries that are named changed since another.

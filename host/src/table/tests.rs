@@ -2,6 +2,7 @@
 
 mod assignments;
 mod following;
+mod identity;
 mod losing;
 mod time;
 mod watching;

@@ -14,6 +14,7 @@ use super::{
     Numbers,
     adapter::{Change, Entry, Revision},
     catalog::Catalog,
+    horizon::Horizon,
     lease::Held,
     record::{
         Lease, ReleaseRecord, RouterRecord, ServerRecord, ServerUri, ServiceId, ServiceRecord, ServiceSpec,
@@ -21,7 +22,7 @@ use super::{
     time,
 };
 
-pub(crate) use draft::Draft;
+pub(crate) use draft::{Draft, revision};
 pub use entry::InvalidEntry;
 pub use named::{Choice, Named, Release, Share};
 
@@ -46,6 +47,9 @@ pub struct View {
     routers: Arc<BTreeMap<Arc<str>, RouterRecord>>,
     /// Leases that somebody ended on purpose, by `SERVICE/SERVER`.
     removed: Arc<BTreeMap<String, Held>>,
+    /// When what is told of a service, or of what a name means, changed last; missing: before all that is known.
+    told: Catalog<ServiceId, Revision>,
+    horizon: Horizon,
     problems: Arc<BTreeMap<String, InvalidEntry>>,
     overlay: Arc<Overlay>,
     counts: Counts,
@@ -124,6 +128,7 @@ impl View {
     pub fn build(entries: &[Entry], revision: Revision, overlay: &Overlay, numbers: &Numbers) -> Self {
         let mut draft = Draft::new(&Self::default(), numbers);
         entries.iter().for_each(|entry| draft.put(&entry.kind, &entry.key, &entry.value));
+        draft.begin(revision);
         draft.finish(revision, overlay).of_table()
     }
 
@@ -255,6 +260,23 @@ impl View {
         &self.routers
     }
 
+    /// When what services are told of this one changed last, exactly, however many changes were taken at once; none:
+    /// before this router followed the table.
+    pub fn changed_at(&self, id: &ServiceId) -> Option<Revision> {
+        self.told.get(id).copied()
+    }
+
+    /// The services of which others are told something else than in an earlier view, or were in between, and names that
+    /// may mean something else.
+    pub fn told_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a ServiceId> {
+        self.told.since(&before.told, Revision::eq).map(|(id, _, _)| id)
+    }
+
+    /// After which revisions every change is known.
+    pub fn horizon(&self) -> &Horizon {
+        &self.horizon
+    }
+
     /// The lease of a server that somebody removed on purpose, by `SERVICE/SERVER`; see
     /// [`removal`](super::removal).
     pub fn removed(&self) -> &BTreeMap<String, Held> {
@@ -278,7 +300,9 @@ impl View {
 
     /// The same at another revision and time: nothing else changed.
     pub(super) fn at(&self, revision: Revision, time: Option<u64>) -> Self {
-        Self { revision, time, ..self.clone() }
+        let mut view = Self { revision, time, ..self.clone() };
+        view.horizon.advance(revision);
+        view
     }
 }
 

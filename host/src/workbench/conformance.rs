@@ -85,7 +85,8 @@ async fn following(table: &Table, mut after: Revision, until: Revision) -> Resul
     let late = Instant::now() + Duration::from_secs(20);
     while after < until {
         let set = done("changes", table.changes(after).await)?;
-        for change in set.changes {
+        // It may say at which revision they happened.
+        for change in set.changes.into_iter().filter(|change| change.kind != "revision") {
             let sign = if change.value.is_some() { '+' } else { '-' };
             seen.push(format!("{sign}{} {}", change.kind, change.key));
         }

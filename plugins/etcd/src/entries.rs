@@ -49,8 +49,24 @@ fn entry(keys: &Keys, found: KeyValue) -> Option<Entry> {
 
 pub(crate) fn changes(cluster: &impl Cluster, keys: &Keys, after: Revision) -> Result<ChangeSet, TableError> {
     let batch = cluster.next(&keys.watched(), after, WAIT_MS).map_err(failed)?;
-    let changes = batch.events.into_iter().filter_map(|event| change(keys, event));
-    Ok(ChangeSet { changes: changes.collect(), revision: batch.revision })
+    let mut changes: Vec<Change> = Vec::with_capacity(batch.events.len());
+    let mut timed = 0;
+    let mut events = batch.events.into_iter().peekable();
+    while let Some(event) = events.next() {
+        let revision = event.revision;
+        changes.extend(change(keys, event));
+        let is_last = events.peek().is_none_or(|next| next.revision != revision);
+        if is_last && changes.len() > timed {
+            changes.push(happened_at(revision));
+            timed = changes.len();
+        }
+    }
+    Ok(ChangeSet { changes, revision: batch.revision })
+}
+
+/// Says of the changes before it at which revision they happened.
+fn happened_at(revision: Revision) -> Change {
+    Change { kind: "revision".to_owned(), key: revision.to_string(), value: None, ephemeral: false }
 }
 
 fn change(keys: &Keys, event: Event) -> Option<Change> {

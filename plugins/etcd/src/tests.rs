@@ -29,7 +29,8 @@ fn snapshot(etcd: &Fake) -> (Vec<(String, String, String)>, u64) {
 }
 
 fn changes(etcd: &Fake, after: u64) -> (Vec<(String, String, Option<String>)>, u64) {
-    let set = entries::changes(etcd, &keys(), after).unwrap();
+    let mut set = entries::changes(etcd, &keys(), after).unwrap();
+    set.changes.retain(|change| change.kind != "revision");
     (set.changes.into_iter().map(|change| (change.kind, change.key, change.value)).collect(), set.revision)
 }
 
@@ -72,6 +73,20 @@ fn a_snapshot_and_the_changes_after_it_are_everything() {
     ];
     assert_eq!(changes(&etcd, first), (expected, second));
     assert_eq!(changes(&etcd, second), (vec![], second));
+}
+
+#[test]
+fn changes_say_at_which_revision_they_happened() {
+    let etcd = Fake::default();
+    let before = write(&etcd, &[]);
+    let first = write(&etcd, &[change("service", "a", Some("{}")), change("service", "b", Some("{}"))]);
+    let second = write(&etcd, &[change("service", "a", None)]);
+    write(&etcd, &[change("service", "absent", None)]);
+    let set = entries::changes(&etcd, &keys(), before).unwrap();
+    let told = set.changes.iter().map(|change| (change.kind.as_str(), change.key.clone()));
+    let at = |revision: u64| ("revision", revision.to_string());
+    let of = |service: &str| ("service", service.to_owned());
+    assert_eq!(told.collect::<Vec<_>>(), [of("a"), of("b"), at(first), of("a"), at(second)]);
 }
 
 #[test]

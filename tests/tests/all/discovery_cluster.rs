@@ -201,7 +201,7 @@ async fn a_router_that_was_cut_off_loses_none_of_its_connected_services() {
     for gateway in [&stays, &cut] {
         eventually(|| async {
             let there = (servers(gateway, "chat").await, routers(gateway).await);
-            if there == (SERVICES, 2) { Ok(()) } else { Err(there) }
+            if there == (SERVICES, 2) { Ok(()) } else { Err(format!("{there:?}")) }
         })
         .await;
     }

@@ -57,6 +57,7 @@ mod releases;
 mod reload;
 mod retries;
 mod rollbacks;
+mod router_ids;
 mod routes;
 mod routing;
 mod scripts;

@@ -74,3 +74,54 @@ async fn a_resync_is_told_as_changes() {
     far.down.store(false, SeqCst);
     assert_eq!(next(&mut watch).await, "-server chat/a, +server chat/b");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_came_at_once_is_told_by_the_revision_at_which_it_happened() {
+    let far = TestTable::new();
+    let table = start(&far).await;
+    pass(Duration::from_secs(1)).await;
+    far.down.store(true, SeqCst);
+    pass(Duration::from_secs(1)).await;
+    far.change(&[server("chat", "a")]);
+    let seen = far.change(&[server("chat", "b")]);
+    let last = far.change(&[server("chat", "c"), server("chat", "d")]);
+    far.down.store(false, SeqCst);
+    super::seen(&table, last).await;
+    // Whoever saw some of it at another router is told the rest.
+    let mut resumed = table.watch(Some(seen));
+    assert_eq!(next(&mut resumed).await, "+server chat/c, +server chat/d");
+    assert_eq!(table.view().changed_at(&"chat".parse().unwrap()), Some(last));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_has_seen_more_elsewhere_is_told_what_comes_then() {
+    let far = TestTable::new();
+    let table = start(&far).await;
+    pass(Duration::from_secs(1)).await;
+    let here = table.view().revision;
+    let mut ahead = table.watch(Some(here + 1));
+    far.change(&[server("chat", "a")]);
+    far.change(&[server("chat", "b")]);
+    assert_eq!(next(&mut ahead).await, "+server chat/b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_is_told_anew() {
+    let far = TestTable::new();
+    let table = start(&far).await;
+    pass(Duration::from_secs(1)).await;
+    let here = far.change(&[server("chat", "a")]);
+    super::seen(&table, here).await;
+    far.down.store(true, SeqCst);
+    pass(Duration::from_secs(1)).await;
+    far.change(&[delete("server", "chat/a")]);
+    let last = far.change(&[server("chat", "a"), server("chat", "b")]);
+    far.compact();
+    far.down.store(false, SeqCst);
+    super::seen(&table, last).await;
+    // Elsewhere somebody saw `a` go.
+    let mut resumed = table.watch(Some(here + 1));
+    assert_eq!(next(&mut resumed).await, format!("resync at {last}"));
+    let mut resumed = table.watch(Some(here));
+    assert_eq!(next(&mut resumed).await, "+server chat/b");
+}

@@ -14,7 +14,9 @@ use super::{
 use crate::table::{
     Numbers,
     adapter::{Change, Revision, STRAY},
+    catalog::Catalog,
     hash,
+    horizon::Horizon,
     record::ServiceSpec,
     time,
 };
@@ -32,21 +34,72 @@ pub(crate) struct Draft<'a> {
     released: BTreeSet<Arc<str>>,
     /// Whether a router came, went or started anew.
     routers: bool,
+    /// What others are told of these changed, at a revision that is not known yet.
+    untimed: BTreeSet<ServiceId>,
 }
+
+/// What says at which revision the changes before it happened: an entry of this kind with the number as its key, which
+/// adapters return among changes.
+pub(crate) const REVISION: &str = "revision";
+
+/// So many services that are gone keep the revision at which they went.
+const GONE: usize = 10_000;
 
 impl<'a> Draft<'a> {
     /// Begins with what a view holds.
     pub(crate) fn new(view: &View, numbers: &'a Numbers) -> Self {
         let view = view.clone();
-        Self { view, numbers, touched: BTreeMap::new(), released: BTreeSet::new(), routers: false }
+        Self {
+            view,
+            numbers,
+            touched: BTreeMap::new(),
+            released: BTreeSet::new(),
+            routers: false,
+            untimed: BTreeSet::new(),
+        }
     }
 
     /// Makes a change.
     pub(crate) fn change(&mut self, change: &Change) {
+        if let Some(revision) = revision(change) {
+            return self.time(revision);
+        }
         match &change.value {
             Some(value) => self.put(&change.kind, &change.key, value),
             None => self.delete(&change.kind, &change.key),
         }
+    }
+
+    /// The table begins here: of what was before nothing is known.
+    pub(crate) fn begin(&mut self, revision: Revision) {
+        self.untimed.clear();
+        (self.view.told, self.view.horizon) = (Catalog::default(), Horizon::at(revision));
+    }
+
+    /// The table is at this revision, and what led to it was not seen.
+    pub(crate) fn jump(&mut self, revision: Revision) {
+        self.view.horizon.jump(revision);
+    }
+
+    /// The table went back to this revision, or is another.
+    pub(crate) fn back(&mut self, revision: Revision) {
+        self.view.told = Catalog::default();
+        self.view.horizon.back(revision);
+    }
+
+    /// What changed so far changed at this revision.
+    fn time(&mut self, revision: Revision) {
+        for id in std::mem::take(&mut self.untimed) {
+            self.view.told.insert(id, revision);
+        }
+    }
+
+    /// What others are told of a service changes, and so may what its name means.
+    fn tells(&mut self, id: &ServiceId) {
+        if id.version().is_some() {
+            self.untimed.extend(id.name().parse().ok());
+        }
+        self.untimed.insert(id.clone());
     }
 
     /// Sets an entry. One that cannot be read changes nothing but the view's problems.
@@ -87,6 +140,7 @@ impl<'a> Draft<'a> {
                 let record = read(kind, key, value)?;
                 Arc::make_mut(&mut self.view.releases).insert(name.into(), record);
                 self.released.insert(name.into());
+                self.untimed.extend(name.parse().ok());
             }
             Key::Router(id) => self.put_router(id, read(kind, key, value)?),
             Key::Removed => {
@@ -114,6 +168,7 @@ impl<'a> Draft<'a> {
         if known.is_some_and(|known| known.declared && known.record == record) {
             return;
         }
+        self.tells(id);
         let service = self.service(id);
         service.record = record;
         service.declared = true;
@@ -123,6 +178,9 @@ impl<'a> Draft<'a> {
         let known = self.view.stored.get(id).and_then(|service| service.server(server));
         if known.is_some_and(|known| !known.held && known.record == record) {
             return;
+        }
+        if known.is_none_or(|known| !is_told_as(&known.record, &record)) {
+            self.tells(id);
         }
         let server = new_server(server, record, self.numbers);
         let service = self.service(id);
@@ -144,6 +202,7 @@ impl<'a> Draft<'a> {
             Some(Ok(Key::Release(name))) => {
                 Arc::make_mut(&mut self.view.releases).remove(name);
                 self.released.insert(name.into());
+                self.untimed.extend(name.parse().ok());
             }
             Some(Ok(Key::Router(id))) => {
                 self.routers |= Arc::make_mut(&mut self.view.routers).remove(id).is_some();
@@ -155,6 +214,7 @@ impl<'a> Draft<'a> {
 
     fn delete_service(&mut self, id: &ServiceId) {
         if self.view.stored.get(id).is_some_and(|service| service.declared) {
+            self.tells(id);
             let service = self.service(id);
             service.record = ServiceRecord::default();
             service.declared = false;
@@ -164,6 +224,7 @@ impl<'a> Draft<'a> {
     fn delete_server(&mut self, id: &ServiceId, server: &str) {
         let place = self.view.stored.get(id).and_then(|service| service.place_of(server).ok());
         if let Some(place) = place {
+            self.tells(id);
             self.service(id).servers.remove(place);
         }
     }
@@ -213,8 +274,11 @@ impl<'a> Draft<'a> {
 
     /// The view, under the services of the configuration.
     pub(crate) fn finish(mut self, revision: Revision, overlay: &Overlay) -> View {
+        self.time(revision);
+        self.view.horizon.advance(revision);
         self.find_orphans();
         self.settle();
+        self.forget_gone();
         let mut names: BTreeSet<Arc<str>> = std::mem::take(&mut self.released);
         for id in self.concerned(overlay) {
             names.insert(id.name().into());
@@ -248,6 +312,18 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Of services that are gone for long enough nothing is said any more: as if they had changed just now.
+    fn forget_gone(&mut self) {
+        let View { told, stored, names, .. } = &mut self.view;
+        if told.len() > 2 * stored.len() + GONE {
+            let there = |id: &ServiceId| stored.get(id).is_some() || names.get(&id.name().into()).is_some();
+            let gone: Vec<ServiceId> = told.keys().filter(|id| !there(id)).cloned().collect();
+            for id in &gone {
+                told.remove(id);
+            }
+        }
+    }
+
     /// The services that may not be as they were: all of the configuration if that is another.
     fn concerned(&mut self, overlay: &Overlay) -> BTreeSet<ServiceId> {
         let mut concerned: BTreeSet<ServiceId> = self.touched.keys().cloned().collect();
@@ -272,6 +348,19 @@ impl<'a> Draft<'a> {
         };
         self.view.counts.servers = self.view.counts.servers + count - servers(before.as_ref());
     }
+}
+
+/// The revision that a change is about, if it says one.
+pub(crate) fn revision(change: &Change) -> Option<Revision> {
+    if change.kind == REVISION { change.key.parse().ok() } else { None }
+}
+
+/// Whether services that need it are told the same of both.
+fn is_told_as(one: &ServerRecord, other: &ServerRecord) -> bool {
+    let told = |record: &ServerRecord| (record.weight, record.draining.is_some());
+    told(one) == told(other)
+        && (&one.uri, &one.metadata, &one.load_balancer)
+            == (&other.uri, &other.metadata, &other.load_balancer)
 }
 
 fn servers(service: Option<&Arc<Service>>) -> usize {
