@@ -190,7 +190,7 @@ pub(super) async fn write<T>(
     let revise = state.table.revise(|view| {
         must_be_read(view)?;
         let (answer, changes) = plan(view)?;
-        Ok((answer, removal::meant(view, changes)))
+        Ok::<_, Problem>((answer, removal::meant(view, changes)))
     });
     let revised = revise.await?;
     state.routing.follows(revised.revision).await;
