@@ -137,8 +137,7 @@ impl Shared {
         match back {
             true => self.assignments.doubt(),
             // Assignments may have been replaced, pinned or forgotten meanwhile.
-            false if !first => self.assignments.clear(),
-            false => {}
+            false => self.assignments.clear(),
         }
         if back {
             tracing::warn!(

@@ -104,9 +104,8 @@ enum Purpose {
 /// never do. The change log keeps to an eighth of the room, and gives way when nothing else is left. Only upkeep
 /// gets at the [`reserve`].
 fn apply_for(purpose: Purpose, changes: &[Cell], expected: &[Cell]) -> Result<bool, TableError> {
-    let mut known = None;
     for _ in 0..EVICTIONS {
-        let reserve = if purpose == Purpose::Growth { reserve::cell(known) } else { None };
+        let reserve = if purpose == Purpose::Growth { reserve::cell() } else { None };
         let all: Vec<Cell>;
         let changes = match reserve {
             Some(reserve) => {
@@ -117,9 +116,7 @@ fn apply_for(purpose: Purpose, changes: &[Cell], expected: &[Cell]) -> Result<bo
         };
         match state::apply(changes, expected) {
             Err(StateError::Full(limit)) => {
-                let first = known.replace(limit).is_none() && purpose == Purpose::Growth;
-                let made = first
-                    || log::shrink(limit / 8)?
+                let made = log::shrink(limit / 8)?
                     || assignment::evict()?
                     || assignment::evict_locations()?
                     || log::shrink(0)?

@@ -8,15 +8,13 @@ use message_flow_sdk::state;
 use crate::Cell;
 
 const KEY: &str = "z";
-/// As much as is kept, or a sixteenth of the room if that is less.
-const BYTES: u64 = 16 << 10;
-const SHARE: u64 = 16;
+/// So much is kept: a promotion, or the heartbeats of a batch, and what the change log says of them.
+const BYTES: usize = 16 << 10;
 
 /// What holds the room; none: it is held.
-pub(crate) fn cell(limit: Option<u64>) -> Option<Cell> {
-    let bytes = limit.map_or(BYTES, |limit| BYTES.min(limit / SHARE));
+pub(crate) fn cell() -> Option<Cell> {
     let held = state::get(KEY).is_some();
-    (!held).then(|| (KEY.to_owned(), Some(vec![0; usize::try_from(bytes).unwrap_or(0)])))
+    (!held).then(|| (KEY.to_owned(), Some(vec![0; BYTES])))
 }
 
 /// Gives up the room; false: it was given up.
