@@ -22,9 +22,9 @@ const RUST_SDK: [(&str, &str); 7] = files!["sdk":
     "src/testing.rs", "src/testing/host.rs",
 ];
 
-const MEMORY: [(&str, &str); 7] = files!["plugins/memory":
+const MEMORY: [(&str, &str); 8] = files!["plugins/memory":
     "src/assignment.rs", "src/codec.rs", "src/entry.rs", "src/head.rs", "src/lib.rs", "src/log.rs",
-    "src/tests.rs",
+    "src/reserve.rs", "src/tests.rs",
 ];
 
 const GO_SDK: [(&str, &str); 21] = files!["sdk/go":
