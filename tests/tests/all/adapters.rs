@@ -97,7 +97,8 @@ async fn following(table: &Arc<dyn Adapter>, mut after: Revision, until: Revisio
     let follow = async {
         while after < until {
             let set = table.changes(after).await.unwrap();
-            for change in set.changes {
+            // That a revision changed nothing else is said too, and not what is asked here.
+            for change in set.changes.into_iter().filter(|change| change.kind != "revision") {
                 let sign = if change.value.is_some() { '+' } else { '-' };
                 seen.push(format!("{sign}{} {}", change.kind, change.key));
             }
