@@ -1,4 +1,4 @@
-//! Keeps the table's [time](super::time) going: whichever router has seen no new value for an interval
+//! Keeps the table's [time] going: whichever router has seen no new value for an interval
 //! writes the next one, on the condition that nobody else did meanwhile.
 
 use std::{sync::Arc, time::Duration};
