@@ -37,6 +37,8 @@ pub(crate) struct TestTable {
     pub(crate) restored: AtomicU64,
     /// Each call takes so many milliseconds.
     pub(crate) takes: AtomicU64,
+    /// Of assignments, given out so far.
+    stamps: AtomicU64,
 }
 
 /// All of it at one moment.
@@ -64,6 +66,7 @@ impl Default for TestTable {
             lost: AtomicU32::new(0),
             restored: AtomicU64::new(0),
             takes: AtomicU64::new(0),
+            stamps: AtomicU64::new(0),
         }
     }
 }
@@ -188,7 +191,8 @@ impl TestTable {
         let replaces = stored.is_some_and(|stored| stored.server != proposal.server);
         let tell = holds && (condition == Condition::Always || replaces);
         if holds {
-            let stamp = stored.map_or(1, |stored| stored.stamp + 1);
+            // No stamp comes twice, as none does in a datastore: neither after a removal nor after a restore.
+            let stamp = self.stamps.fetch_add(1, SeqCst) + 1;
             let Proposal { server, expires, router, .. } = proposal;
             data.assignments.insert(key.clone(), Assignment { server, expires, router, stamp });
         }

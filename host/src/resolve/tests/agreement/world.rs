@@ -26,9 +26,9 @@ use crate::table::{
 const UNIX: u64 = 1_700_000_000_000;
 /// The `sticky.ttl` of the service.
 const TTL: Duration = Duration::from_secs(40);
-/// After so long in calm weather everything must be well: the promised second, and a half for a
-/// router to notice.
-const MOMENT: Duration = Duration::from_millis(1500);
+/// After so long in calm weather everything must be well: as long as a call that set out before takes at
+/// most, and what a router then needs to notice.
+const MOMENT: Duration = Duration::from_millis(6500);
 /// For so long a router that missed the removal of most servers does not believe it.
 const GRACE: Duration = Duration::from_secs(10);
 const SERVERS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -45,8 +45,8 @@ struct Router {
 /// What is expected of a client.
 #[derive(Clone, Debug, Default)]
 struct Expected {
-    /// Where it went when all was well, and at which step.
-    settled: Option<(String, usize)>,
+    /// Where it went when all was well, at which step, and for how long the world stood still since then.
+    settled: Option<(String, usize, Duration)>,
     pinned: Option<String>,
 }
 
@@ -176,8 +176,11 @@ impl World {
                 let time = TTL.mul_f64(f64::from(u32::try_from(self.dice.below(5)).expect("small")) / 2.0);
                 self.tell(format!("{time:?} pass"));
                 sleep(time).await;
-                if time >= TTL {
-                    self.clients.iter_mut().for_each(|client| client.settled = None);
+                for client in &mut self.clients {
+                    let silent =
+                        client.settled.take().map(|(server, at, silent)| (server, at, silent + time));
+                    // The moments of a check count as well.
+                    client.settled = silent.filter(|(.., silent)| *silent < TTL * 3 / 4);
                 }
             }
         }
@@ -332,7 +335,7 @@ impl World {
         {
             return Err(format!("client {number} is pinned to {pin}, and goes to {server}: {seen:#?}"));
         }
-        if let Some((before, since)) = &expected.settled
+        if let Some((before, since, _)) = &expected.settled
             && *before != server
             && expected.pinned.is_none()
             && self.disturbed.get(before.as_str()).is_none_or(|at| at <= since)
@@ -341,7 +344,7 @@ impl World {
         }
         // A detour is no place to stay.
         let stored = self.far.assignment(&client(number), "chat").filter(|stored| stored.server == server);
-        self.clients[number].settled = stored.map(|_| (server, self.at));
+        self.clients[number].settled = stored.map(|_| (server, self.at, Duration::ZERO));
         Ok(())
     }
 
