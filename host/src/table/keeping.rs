@@ -5,7 +5,7 @@
 //! when it changed, the more rarely the longer it is; and at the end.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Assignments, assignments::Kept, hash, saved::Saved, shared::Shared};
+use super::{Assignments, assignments::Kept, saved::Saved, shared::Shared};
 use crate::{
     durable::whole::{self, Unreadable},
     files,
@@ -39,7 +39,7 @@ struct Document {
 #[derive(Serialize, Deserialize)]
 struct Row(String, String, String, u64, Option<u64>, bool);
 
-/// Where assignments are kept, and what was written there last.
+/// Where assignments are kept, and which of their changes was written there last.
 #[derive(Clone, Debug)]
 pub(super) struct Keeping {
     path: PathBuf,
@@ -74,6 +74,11 @@ impl Keeping {
 
     /// Writes what is remembered now, if it changed; returns how many bytes. Blocks.
     fn save(&mut self, assignments: &Assignments) -> io::Result<u64> {
+        // Before they are copied: what changes meanwhile is written the next time.
+        let changes = assignments.changes();
+        if self.written == Some(changes) {
+            return Ok(0);
+        }
         let kept = chosen(assignments, ENTRIES, BYTES);
         let row = |kept: Kept| {
             let Kept { client, service, server, stamp, expires, held } = kept;
@@ -81,15 +86,10 @@ impl Keeping {
         };
         let document =
             Document { adapter: self.adapter.clone(), assignments: kept.into_iter().map(row).collect() };
-        let text = serde_json::to_string(&document)?;
-        let print = hash::stable(&text);
-        if self.written == Some(print) {
-            return Ok(text.len() as u64);
-        }
         files::make_directory(self.path.parent().unwrap_or(Path::new(".")))?;
         whole::save(&self.path, &document)?;
-        self.written = Some(print);
-        Ok(text.len() as u64)
+        self.written = Some(changes);
+        Ok(fs::metadata(&self.path)?.len())
     }
 }
 
@@ -138,7 +138,7 @@ fn chosen(assignments: &Assignments, entries: usize, bytes: usize) -> Vec<Kept> 
             kept.truncate(entries);
         }
     }
-    // By their names too, so that what has not changed looks the same.
+    // By their names too, so that the same is written the same way.
     kept.sort_by(|one, other| {
         let order = rank(one).cmp(&rank(other));
         order.then_with(|| one.client.cmp(&other.client)).then_with(|| one.service.cmp(&other.service))
@@ -190,6 +190,10 @@ mod tests {
         let saved = Saved { dir: dir.path().to_owned(), adapter: "etcd".to_owned() };
         let mut keeping = Keeping::new(&saved);
         keeping.save(assignments).unwrap();
+        assert_eq!(keeping.save(assignments).unwrap(), 0, "nothing changed");
+        assignments.put_back(&kept("pin", None, false));
+        assert!(keeping.save(assignments).unwrap() > 0);
+
         let fresh = Table::start(testing::TestTable::new(), options).await;
         assert_eq!(Keeping::new(&saved).put_back(fresh.assignments()), 4);
         assert_eq!(clients(&chosen(fresh.assignments(), 9, 9999)), ["pin", "alone", "late", "early"]);

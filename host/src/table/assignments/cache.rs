@@ -28,6 +28,8 @@ pub(super) struct Cache {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     len: AtomicUsize,
+    /// Grows with everything that is remembered or forgotten.
+    changes: AtomicU64,
     limit: usize,
     /// Ticks count from here, in Unix milliseconds.
     base: AtomicU64,
@@ -70,6 +72,7 @@ impl Cache {
             shards: std::iter::repeat_with(Mutex::default).take(shards).collect(),
             hasher: RandomState::default(),
             len: AtomicUsize::new(0),
+            changes: AtomicU64::new(0),
             limit: limit.max(1),
             base: now.saturating_sub(BEFORE).into(),
         }
@@ -86,6 +89,11 @@ impl Cache {
 
     pub(super) fn len(&self) -> usize {
         self.len.load(Relaxed)
+    }
+
+    /// Differs when what is remembered may differ.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Relaxed)
     }
 
     /// Memory taken, allocated and not yet used included.
@@ -129,7 +137,11 @@ impl Cache {
         }
         let (key, new) = (self.key(service, client), self.remembered(entry));
         let mut shard = self.shard(key);
-        if epoch.is_some_and(|epoch| epoch != shard.epoch) || shard.replace(key, new) {
+        if epoch.is_some_and(|epoch| epoch != shard.epoch) {
+            return Stored::default();
+        }
+        self.changes.fetch_add(1, Relaxed);
+        if shard.replace(key, new) {
             return Stored::default();
         }
         let mut evicted = 0;
@@ -150,6 +162,7 @@ impl Cache {
         let key = self.key(service, client);
         if self.shard(key).remove(key, self.hash()) {
             self.len.fetch_sub(1, Relaxed);
+            self.changes.fetch_add(1, Relaxed);
         }
     }
 
@@ -160,12 +173,14 @@ impl Cache {
             self.len.fetch_sub(shard.len(), Relaxed);
             shard.clear();
         }
+        self.changes.fetch_add(1, Relaxed);
     }
 
     /// Forgets what has expired in one of [`Cache::parts`].
     pub(super) fn expire(&self, part: usize, now: u64) {
         let expired = self.shards[part].lock().expire(self.ticks(now), self.hash());
         self.len.fetch_sub(expired, Relaxed);
+        self.changes.fetch_add(expired as u64, Relaxed);
     }
 
     /// Everything in one of [`Cache::parts`]: service, client and what is remembered.
@@ -181,6 +196,7 @@ impl Cache {
         let mut shard = self.shards[part].lock();
         self.len.fetch_sub(shard.len(), Relaxed);
         shard.clear();
+        self.changes.fetch_add(1, Relaxed);
         taken
     }
 

@@ -27,6 +27,11 @@ impl Assignments {
         self.cache.parts() + self.held.parts()
     }
 
+    /// Differs when what is remembered may differ. Costs nothing.
+    pub fn changes(&self) -> u64 {
+        self.cache.changes().wrapping_add(self.held.changes())
+    }
+
     /// A copy of one of [`Self::parts`], a few thousand at the most. Whoever asks for it about a client
     /// of that part waits meanwhile.
     pub fn part(&self, part: usize) -> Vec<Kept> {
