@@ -13,5 +13,17 @@ pub mod record;
 pub mod storage;
 pub mod whole;
 
+use std::fmt::Write;
+
+use sha2::{Digest, Sha256};
+
 /// The end of the name of a file that was set aside because it is wrong.
 pub const DAMAGED: &str = ".damaged";
+
+/// The SHA-256 of these bytes, in 64 hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
+}

@@ -13,11 +13,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
-
-use super::DAMAGED;
+use super::{DAMAGED, sha256};
 use crate::files;
+use serde::{Serialize, de::DeserializeOwned};
 
 const BEGIN: &str = "{\"format\":1,\"sha256\":\"";
 const CONTENT: &str = "\",\"content\":";
@@ -105,19 +103,11 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
 fn frame(content: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(BEGIN.len() + DIGITS + CONTENT.len() + content.len() + END.len());
     bytes.extend_from_slice(BEGIN.as_bytes());
-    bytes.extend_from_slice(digits(content).as_bytes());
+    bytes.extend_from_slice(sha256(content).as_bytes());
     bytes.extend_from_slice(CONTENT.as_bytes());
     bytes.extend_from_slice(content);
     bytes.extend_from_slice(END.as_bytes());
     bytes
-}
-
-fn digits(content: &[u8]) -> String {
-    use std::fmt::Write;
-    Sha256::digest(content).iter().fold(String::with_capacity(DIGITS), |mut digits, byte| {
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    })
 }
 
 /// What is in the frame; without a frame, all of it.

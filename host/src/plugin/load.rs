@@ -8,11 +8,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use wasmtime::component::{Component, Linker};
 
-use crate::files::Hold;
+use crate::{durable, files::Hold};
 
 use super::{
     CallError, Generation, Kind, Settings,
@@ -313,11 +312,5 @@ fn script_of(build: &Build<'_>) -> Result<Option<Script>, Refusal> {
 
 /// The hash by which builds are told apart, in hexadecimal.
 pub(super) fn sha256(bytes: &[u8]) -> Arc<str> {
-    use std::fmt::Write;
-    let digest = Sha256::digest(bytes);
-    let hex = digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    hex.into()
+    durable::sha256(bytes).into()
 }

@@ -1,3 +1,5 @@
+//! What is compiled once, what is kept of it, and what becomes of it when the disk changed it.
+
 use std::{borrow::Cow, cell::Cell, os::unix::fs::PermissionsExt};
 
 use super::*;
