@@ -46,14 +46,20 @@ async fn what_one_router_writes_the_other_routes() {
     assert_eq!(value["uri"], a.uri());
 }
 
-#[tokio::test]
-async fn two_routers_that_meet_a_client_at_once_agree() {
+/// Two routers over one etcd, and three servers of `chat` that both know.
+async fn two_before_three() -> (Etcd, [Upstream; 3], [Gateway; 2]) {
     let etcd = Etcd::start().await;
     let upstreams = [Upstream::start("a").await, Upstream::start("b").await, Upstream::start("c").await];
     let servers: Vec<_> = upstreams.iter().map(Upstream::uri).collect();
-    let (one, two) = (on(&etcd).start().await, on(&etcd).start().await);
-    one.put("chat", json!({ "servers": servers })).await;
-    routed(&two, "chat").await;
+    let routers = [on(&etcd).start().await, on(&etcd).start().await];
+    routers[0].put("chat", json!({ "servers": servers })).await;
+    routed(&routers[1], "chat").await;
+    (etcd, upstreams, routers)
+}
+
+#[tokio::test]
+async fn two_routers_that_meet_a_client_at_once_agree() {
+    let (_etcd, _upstreams, [one, two]) = two_before_three().await;
 
     for at in 0..40 {
         let client = format!("c{at}");
@@ -80,12 +86,7 @@ async fn answers(gateway: &Gateway, clients: &[String]) -> Vec<String> {
 
 #[tokio::test]
 async fn after_a_rolling_restart_two_routers_send_each_client_to_the_same_server() {
-    let etcd = Etcd::start().await;
-    let upstreams = [Upstream::start("a").await, Upstream::start("b").await, Upstream::start("c").await];
-    let servers: Vec<_> = upstreams.iter().map(Upstream::uri).collect();
-    let (one, two) = (on(&etcd).start().await, on(&etcd).start().await);
-    one.put("chat", json!({ "servers": servers })).await;
-    routed(&two, "chat").await;
+    let (_etcd, upstreams, [one, two]) = two_before_three().await;
     let clients: Vec<_> = (0..60).map(|at| format!("c{at}")).collect();
     assert_eq!(answers(&one, &clients).await, answers(&two, &clients).await);
 
