@@ -24,7 +24,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `main`, [`gateway`] | arguments and signals; the composition root, the only module that knows all others |
+//! | `main`, [`gateway`] | arguments and signals; the composition root, the only module that knows all others; one process in the place of another (`gateway::takeover`) |
 //! | [`config`] | what was typed → plain validated data, every error at once |
 //! | [`api`], [`auth`] | the HTTP API over the registry, and who may use it |
 //! | [`token`] | what the token of a client says, and whether it is to be believed |
@@ -34,7 +34,7 @@
 //! | `http2`, `grpc` | HTTP/2's settings, bodies and tunnels, for both of them; what gRPC expects of answers |
 //! | [`discovery`] | services that announce themselves over a WebSocket, and what they are told |
 //! | [`resolve`] | the routing rule, pure |
-//! | [`table`] | the seam to adapters, the view of the routing table, assignments |
+//! | [`table`] | the seam to adapters, the view of the routing table, assignments, the table's own time, under which id this router is there |
 //! | [`release`] | which versions are live: changing that, and undoing what goes wrong |
 //! | [`webhook`] | tells others of what happened |
 //! | [`plugin`] | components: loading, limits, grants, calling; the only module that names wasmtime |
